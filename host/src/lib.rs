@@ -1,1 +1,29 @@
+//! Tidemill's engine as a library: what the `tidemill` binary runs and what tests drive.
+//!
+//! Direction of knowledge (right may use left, never the reverse): `error, limits, batch, time, json` <- `format, expr,
+//! state, plugin, table` <- `step` <- `pipeline` <- `source, sink, kafka` <- `engine` <- `admin` <- `cli`.
 
+pub mod batch;
+pub mod error;
+pub mod limits;
+pub mod time;
+
+pub mod expr;
+pub mod format;
+pub mod plugin;
+pub mod state;
+pub mod table;
+
+pub mod step;
+
+pub mod pipeline;
+
+pub mod kafka;
+pub mod sink;
+pub mod source;
+
+pub mod engine;
+
+pub mod admin;
+pub mod cli;
+pub mod testing;

@@ -1,0 +1,87 @@
+//! Errors by boundary. Each says what, where, what was expected and what to do; they are logged where they are handled.
+
+use std::path::PathBuf;
+
+/// A connector (file, Kafka, generator) could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectorError {
+    #[error("{place}: {cause}")]
+    Failed { place: String, cause: String },
+    #[error("{path}: {cause}")]
+    Io {
+        path: PathBuf,
+        cause: std::io::Error,
+    },
+    /// The host was asked to stop while a connector waited.
+    #[error("stopped while waiting for {place}")]
+    Stopped { place: String },
+}
+
+impl ConnectorError {
+    pub fn failed(place: impl Into<String>, cause: impl ToString) -> Self {
+        Self::Failed {
+            place: place.into(),
+            cause: cause.to_string(),
+        }
+    }
+
+    pub fn io(path: impl Into<PathBuf>, cause: std::io::Error) -> Self {
+        Self::Io {
+            path: path.into(),
+            cause,
+        }
+    }
+}
+
+/// Reading or writing the state directory failed. Fatal to the process: recover by restart.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    #[error("state directory {dir}: {cause}")]
+    Unusable { dir: PathBuf, cause: String },
+    #[error(
+        "state directory {dir} is in use by another tidemill process; stop it or give this one another [host] state"
+    )]
+    InUse { dir: PathBuf },
+    #[error("state {dir}: {cause}")]
+    Store { dir: PathBuf, cause: String },
+    #[error("state {dir} is of format {found}, this version reads {expected}")]
+    Format {
+        dir: PathBuf,
+        found: u32,
+        expected: u32,
+    },
+}
+
+/// A plugin could not be loaded, or was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluginError {
+    #[error("{file}: {cause}")]
+    Refused { file: String, cause: String },
+    #[error("plugin {name}: {cause}")]
+    Configure { name: String, cause: String },
+    #[error("{cause}")]
+    Build { cause: String },
+}
+
+/// Why a run ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// The pipeline stands still until someone looks at it.
+    #[error("paused: {0}")]
+    Paused(String),
+    /// What was asked cannot be started; nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+    #[error("a worker failed: {0}")]
+    Worker(String),
+}

@@ -1,0 +1,56 @@
+//! Every limit of the host in one place, and what must hold between them.
+
+/// One record as it comes from a source; larger ones are dead letters before they are parsed.
+pub const RECORD_BYTES_MAX: usize = 16 << 20;
+/// Nesting of a JSON record.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// The raw record kept in a dead letter; the rest is cut off and its length told.
+pub const DEAD_LETTER_RAW_BYTES_MAX: usize = 64 << 10;
+
+/// Records a worker takes from one source in an epoch when the pipeline sets no limit.
+pub const EPOCH_RECORDS_MAX: usize = 16_384;
+/// How long a worker collects records of one epoch.
+pub const EPOCH_TAKE_MS_MAX: u64 = 10;
+/// How long a worker waits for a first record before it turns an empty epoch.
+pub const EPOCH_IDLE_WAIT_MS: u64 = 5;
+
+/// Rows of one plugin call.
+pub const CALL_ROWS_MAX: usize = 8_192;
+/// Bytes a plugin may hand back in one call.
+pub const CALL_RESULT_BYTES_MAX: usize = 256 << 20;
+/// A plugin file, before it is compiled.
+pub const PLUGIN_BYTES_MAX: usize = 32 << 20;
+/// Time spent in an epoch on finding the rows at which a plugin fails.
+pub const BISECT_MS_PER_EPOCH_MAX: u64 = 1_000;
+/// Share of a call's deadline that a part of a batch gets at least.
+pub const CALL_PART_MS_MIN: u64 = 10;
+/// Failed rows are judged against `limits.failed` over this many of the last rows...
+pub const FAILED_WINDOW_ROWS: u64 = 10_000;
+/// ... and only from this many failures on.
+pub const FAILED_ROWS_MIN: u64 = 100;
+/// Log lines a plugin may write in a second.
+pub const PLUGIN_LOG_LINES_PER_SECOND_MAX: u32 = 100;
+/// Bytes of a plugin's log line or error text.
+pub const PLUGIN_TEXT_BYTES_MAX: usize = 4 << 10;
+
+/// Terms of one SQL expression: planning a deeper tree could exhaust the stack.
+pub const EXPRESSION_TERMS_MAX: usize = 400;
+/// Stack of the thread that plans expressions, and of the workers that run them.
+pub const STACK_BYTES: usize = 16 << 20;
+
+/// Key groups a pipeline's state is divided into unless it says otherwise.
+pub const KEY_GROUPS_DEFAULT: u16 = 128;
+/// An encoded key.
+pub const KEY_BYTES_MAX: usize = 64 << 10;
+/// One blob of the checkpoint log.
+pub const LOG_BLOB_BYTES_MAX: usize = 1 << 20;
+/// Cache of `log.redb` and of `state.redb`.
+pub const LOG_CACHE_BYTES: usize = 64 << 20;
+pub const STATE_CACHE_BYTES: usize = 128 << 20;
+/// Keyed state held in memory over all steps of a worker; more ends in an error that says so.
+pub const STATE_MEMORY_BYTES_MAX: usize = 4 << 30;
+
+const _: () = assert!(CALL_ROWS_MAX <= EPOCH_RECORDS_MAX);
+const _: () = assert!(FAILED_ROWS_MIN < FAILED_WINDOW_ROWS);
+const _: () = assert!(DEAD_LETTER_RAW_BYTES_MAX <= RECORD_BYTES_MAX);
+const _: () = assert!(LOG_BLOB_BYTES_MAX > KEY_BYTES_MAX);

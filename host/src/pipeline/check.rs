@@ -1,0 +1,1 @@
+//! Finds all mistakes of a pipeline file at once.

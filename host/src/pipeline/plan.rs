@@ -1,0 +1,293 @@
+//! A checked pipeline as the engine runs it: names resolved, schemas known, expressions compiled, plugins loaded.
+//!
+//! Steps stand in topological order: every input of a step is a source or an earlier step.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use serde_json::Value;
+
+use crate::expr::{Predicate, Projection};
+use crate::plugin::Component;
+use crate::time::Micros;
+
+#[derive(Debug)]
+pub struct Plan {
+    /// Prefix of internal topics and ids: `[a-z0-9-]+`.
+    pub name: String,
+    pub host: Host,
+    pub sources: Vec<Source>,
+    pub tables: Vec<Table>,
+    pub steps: Vec<Step>,
+    pub sinks: Vec<Sink>,
+    pub dead_letters: DeadLetters,
+}
+
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The state directory, absolute or relative to the working directory.
+    pub state: PathBuf,
+    pub workers: usize,
+    pub checkpoint_every: Duration,
+    pub key_groups: u16,
+    pub delivery: Delivery,
+    /// Port of the admin API on loopback; 0 = chosen by the system.
+    pub admin_port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Nothing was written in the file.
+    Default,
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+/// Connection to a Kafka cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Cluster {
+    pub brokers: Brokers,
+    /// librdkafka properties that passed the allow-list, secrets resolved. Never printed.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Values may hold secrets: names only.
+        f.debug_struct("Cluster")
+            .field("brokers", &self.brokers)
+            .field("properties", &self.properties.keys())
+            .finish()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Brokers {
+    Embedded,
+    /// `host:port,host:port`
+    At(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub name: String,
+    pub connector: SourceConnector,
+    pub format: Format,
+    /// Columns in the order of the file's `fields`: Utf8, Int64, Float64, Boolean, Timestamp(µs, "UTC"), Binary.
+    pub schema: SchemaRef,
+    /// Where each column's value stands in a record: path of member names (one name unless nested).
+    pub paths: Vec<Vec<String>>,
+    pub event_time: Option<EventTime>,
+    pub bad_records: BadRecords,
+    pub limit: Limit,
+}
+
+#[derive(Debug, Clone)]
+pub enum SourceConnector {
+    Kafka {
+        cluster: Cluster,
+        topic: String,
+        start: Start,
+    },
+    File {
+        path: PathBuf,
+    },
+    Generate(Generate),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+    At(Micros),
+}
+
+/// The generator's data; record i is at `start + i * speed / per_second`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generate {
+    pub kind: GenerateKind,
+    pub per_second: f64,
+    /// `None`: for ever.
+    pub count: Option<u64>,
+    pub seed: u64,
+    /// Event seconds a second.
+    pub speed: f64,
+    pub start: Micros,
+    pub users: u64,
+    pub products: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerateKind {
+    Clicks,
+    Transactions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    Csv,
+}
+
+#[derive(Debug, Clone)]
+pub struct EventTime {
+    /// Index of the column in the source's schema.
+    pub column: usize,
+    pub lateness: Micros,
+    pub idle_after: Duration,
+    pub max_ahead: Micros,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadRecords {
+    DeadLetter,
+    Skip,
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Limit {
+    pub per_second: Option<f64>,
+    pub per_epoch: Option<usize>,
+}
+
+/// Reference data with one key column.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub name: String,
+    pub path: PathBuf,
+    pub format: Format,
+    /// Index of the key in `schema`.
+    pub key: usize,
+    pub schema: SchemaRef,
+    pub paths: Vec<Vec<String>>,
+}
+
+/// What a step reads: a source's rows, or a port of an earlier step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Input {
+    Source(usize),
+    Port { step: usize, port: usize },
+}
+
+#[derive(Debug)]
+pub struct Step {
+    pub name: String,
+    /// Stable number of the step in the state; assigned by the engine from the name when state is opened.
+    pub inputs: Vec<Input>,
+    /// Key columns: indices into the input schema. Empty: not keyed.
+    pub key: Vec<usize>,
+    pub operator: Operator,
+    /// The first is the main one, read as `step`; the others as `step.name`.
+    pub ports: Vec<Port>,
+    /// Event time is known at this step's input (its sources all have `event_time`).
+    pub has_event_time: bool,
+    /// What must stay the same for the step's state to stay valid (operator, keys, types, ...).
+    pub signature: Value,
+}
+
+#[derive(Debug, Clone)]
+pub struct Port {
+    pub name: String,
+    pub schema: SchemaRef,
+}
+
+#[derive(Debug)]
+pub enum Operator {
+    /// Filter, then project; each optional.
+    Project {
+        filter: Option<Predicate>,
+        projection: Option<Projection>,
+    },
+    Lookup(Lookup),
+    Plugin(Box<Plugin>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// Index into the plan's tables.
+    pub table: usize,
+    /// Index of the column in the input schema.
+    pub on: usize,
+    /// Indices of the columns in the table's schema that are appended.
+    pub add: Vec<usize>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    pub component: Arc<Component>,
+    /// As the pipeline file names it.
+    pub file: PathBuf,
+    /// The JSON document handed to `configure`.
+    pub config: String,
+    pub limits: PluginLimits,
+    pub order: Order,
+    pub state_ttl: Option<Micros>,
+    /// Index of the reserved port `late`, if there is one.
+    pub late_port: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PluginLimits {
+    pub memory: usize,
+    pub call: Duration,
+    /// Share of failed rows, 0 to 1.
+    pub failed: f64,
+    /// Bytes of rows held for event-time order.
+    pub wait: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Arrival,
+    EventTime,
+}
+
+#[derive(Debug)]
+pub struct Sink {
+    pub name: String,
+    pub inputs: Vec<SinkInput>,
+    pub connector: SinkConnector,
+}
+
+#[derive(Debug, Clone)]
+pub struct SinkInput {
+    /// As written in `from`: `step` or `step.port`; the value of the column `step` when a sink has several inputs.
+    pub label: String,
+    pub input: Input,
+    pub schema: SchemaRef,
+}
+
+#[derive(Debug, Clone)]
+pub enum SinkConnector {
+    Kafka {
+        cluster: Cluster,
+        topic: String,
+        /// For each input, the indices of the key columns; empty = no key.
+        key: Vec<Vec<usize>>,
+    },
+    File {
+        path: PathBuf,
+        existing: Existing,
+    },
+    Console {
+        rows: usize,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// A non-empty file that this sink did not write is an error.
+    Refuse,
+    Append,
+    Overwrite,
+}
+
+#[derive(Debug, Clone)]
+pub enum DeadLetters {
+    Kafka { cluster: Cluster, topic: String },
+    File { path: PathBuf },
+}

@@ -1,0 +1,25 @@
+//! Where rows go: the seam between the engine and files, Kafka and the console.
+//!
+//! A checkpoint needs two things of a sink: where its output ended at the cut, quickly, between two epochs; and later,
+//! while the next epochs run, the word that everything up to there is durable.
+
+use serde_json::Value;
+
+use crate::batch::Batch;
+use crate::error::ConnectorError;
+
+/// A sink of a pipeline, shared by all workers.
+pub trait Sink: Send + Sync {
+    /// Takes rows of input `input` (index into the sink's `from`). May block for back-pressure, bounded. The order of calls
+    /// of one thread is kept.
+    fn write(&self, input: usize, batch: &Batch) -> Result<(), ConnectorError>;
+
+    /// Between two epochs: the end of the output so far, as it will stand in the checkpoint.
+    fn cut(&self) -> Result<Value, ConnectorError>;
+
+    /// Returns when all output up to `cut` is durable. Called on the checkpoint thread while workers go on writing.
+    fn sync(&self, cut: &Value) -> Result<(), ConnectorError>;
+
+    /// Rows written since this process started.
+    fn rows(&self) -> u64;
+}

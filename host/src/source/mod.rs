@@ -1,0 +1,93 @@
+//! Where records come from: the seam between the engine and files, generators and Kafka.
+//!
+//! A source has partitions; a worker reads some of them through one [`Reader`]. A source keeps no position that matters:
+//! the engine's checkpoint says where to go on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ConnectorError;
+
+/// Where reading of a partition goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Kafka: the next offset. File: the next byte. Generator: the next index.
+    pub offset: i64,
+    /// File: records before `offset` (the header counts), so that line numbers survive a restart. Elsewhere equal to `offset`.
+    pub record: i64,
+}
+
+/// A partition as found at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    pub id: u32,
+    pub start: Position,
+    /// The `offset` at which a bounded run stops reading it; `None` if the run is not bounded.
+    pub end: Option<i64>,
+}
+
+/// One record, borrowed from the reader until the next.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    pub partition: u32,
+    /// What a dead letter names: Kafka offset, 1-based line number, generator index.
+    pub number: i64,
+    /// Where reading goes on after this record.
+    pub next: Position,
+    /// Kafka tombstones have none.
+    pub value: Option<&'a [u8]>,
+}
+
+/// How far a partition has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub partition: u32,
+    pub next: Position,
+    /// Nothing is left to read for now (position = end offset). A partition that is paused or rate limited with records
+    /// left is not caught up.
+    pub caught_up: bool,
+    /// A bounded run has read it to its end.
+    pub finished: bool,
+    /// Records (Kafka, generator) or bytes (file) left, where known.
+    pub lag: Option<u64>,
+}
+
+/// A source of a pipeline, opened once.
+pub trait Source: Send + Sync {
+    /// The partitions and where each begins: `resume` wins, then the start rule of the pipeline file. With `bounded`
+    /// each gets its end as it is now, but `ends` (of an earlier bounded start) wins. Waits, with backoff, for a broker
+    /// that is not there, until `stop` says true.
+    fn partitions(
+        &self,
+        resume: &BTreeMap<u32, Position>,
+        ends: &BTreeMap<u32, i64>,
+        bounded: bool,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Partition>, ConnectorError>;
+
+    /// A reader of some of the partitions, used by one thread.
+    fn reader(&self, partitions: Vec<Partition>) -> Result<Box<dyn Reader>, ConnectorError>;
+
+    /// What the `position` of a dead letter says, for example `{ "topic": .., "partition": .., "offset": .. }`.
+    fn describe(&self, partition: u32, number: i64) -> serde_json::Value;
+
+    /// A checkpoint with these positions is decided. Kafka commits group offsets here, for lag monitors only.
+    fn decided(&self, _positions: &BTreeMap<u32, Position>) {}
+}
+
+/// Reads the partitions of one worker.
+pub trait Reader: Send {
+    /// Hands over up to `max` records in partition order, waiting at most `wait` for the first. Returns early rather
+    /// than wait when it has some. `each` sees every record once.
+    fn poll(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Result<(), ConnectorError>;
+
+    /// One entry a partition, true after the last `poll`.
+    fn progress(&self) -> Vec<Progress>;
+}

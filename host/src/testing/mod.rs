@@ -1,0 +1,1 @@
+//! The engine without threads and clocks, for tests.
