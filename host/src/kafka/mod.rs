@@ -11,14 +11,18 @@ pub mod admin;
 mod connection;
 mod dead_letters;
 mod embedded;
+mod feed;
 mod producer;
 mod properties;
 mod queue;
 mod reader;
+mod sink;
 mod source;
 
 pub use dead_letters::KafkaDeadLetters;
 pub use embedded::EmbeddedBroker;
+pub use feed::GeneratorFeed;
 pub use producer::TopicProducer;
 pub use properties::{check_mechanism, check_property};
+pub use sink::KafkaSink;
 pub use source::KafkaSource;

@@ -48,8 +48,12 @@ pub struct TopicProducer {
     checked: AtomicBool,
 }
 
+/// Called with partition, offset and bytes of each record that the broker has acknowledged.
+pub(super) type OnWritten = Box<dyn Fn(u32, i64, usize) + Send + Sync>;
+
 struct Shared {
     link: Arc<Link>,
+    on_written: Option<OnWritten>,
     ledger: Mutex<Ledger>,
     changed: Condvar,
     stopped: AtomicBool,
@@ -127,11 +131,21 @@ impl TopicProducer {
     /// Opens a producer for `topic`. `who` is how errors name the writer ("sink results"). Waits a few seconds for the
     /// broker; if it is away, writing waits for it. A topic that does not exist is an error, here or at the first record.
     pub fn open(who: &str, cluster: &Cluster, topic: &str) -> Result<Self, ConnectorError> {
+        Self::open_with(who, cluster, topic, None)
+    }
+
+    pub(super) fn open_with(
+        who: &str,
+        cluster: &Cluster,
+        topic: &str,
+        on_written: Option<OnWritten>,
+    ) -> Result<Self, ConnectorError> {
         let hosts = connection::hosts(cluster);
         let link = Arc::new(Link::new(format!("{who} (topic {topic} at {hosts})")));
         let config = connection::config(cluster, Scope::Producer, link.place(), DEFAULTS, FIXED)?;
         let shared = Arc::new(Shared {
             link: link.clone(),
+            on_written,
             ledger: Mutex::default(),
             changed: Condvar::new(),
             stopped: AtomicBool::new(false),
@@ -284,8 +298,12 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, generation: usize) {
         let failure = match result {
-            Ok(_) => {
-                self.0.link.connected();
+            Ok(message) => {
+                self.0.link.seen();
+                if let Some(on_written) = &self.0.on_written {
+                    let bytes = message.payload_len() + message.key_len();
+                    on_written(message.partition() as u32, message.offset(), bytes);
+                }
                 None
             }
             Err((error, message)) => Some(format!(
