@@ -30,8 +30,7 @@ impl KafkaDeadLetters {
 impl DeadLetters for KafkaDeadLetters {
     fn write(&self, letters: &[DeadLetter]) -> Result<(), ConnectorError> {
         for letter in letters {
-            self.producer
-                .send(Some(name.as_bytes()), letter.to_json().as_bytes())?;
+            self.producer.send(None, letter.to_json().as_bytes())?;
         }
         self.count
             .fetch_add(letters.len() as u64, Ordering::Relaxed);
