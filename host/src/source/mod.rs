@@ -73,6 +73,11 @@ pub trait Source: Send + Sync {
     /// What the `position` of a dead letter says, for example `{ "topic": .., "partition": .., "offset": .. }`.
     fn describe(&self, partition: u32, number: i64) -> serde_json::Value;
 
+    /// The first record of a source whose format names its columns there (CSV), known once the partitions are.
+    fn header(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// A checkpoint with these positions is decided. Kafka commits group offsets here, for lag monitors only.
     fn decided(&self, _positions: &BTreeMap<u32, Position>) {}
 }
@@ -87,6 +92,9 @@ pub trait Reader: Send {
         wait: Duration,
         each: &mut dyn FnMut(Record<'_>),
     ) -> Result<(), ConnectorError>;
+
+    /// From now on leaves exactly these partitions unread; they are not caught up because of it.
+    fn pause(&mut self, partitions: &[u32]);
 
     /// One entry a partition, true after the last `poll`.
     fn progress(&self) -> Vec<Progress>;
