@@ -1,0 +1,5 @@
+//! Tests without Wasm.
+
+pub(crate) mod host;
+pub(crate) mod json;
+mod table;
