@@ -38,6 +38,9 @@ pub const EXPRESSION_TERMS_MAX: usize = 400;
 /// Stack of the thread that plans expressions, and of the workers that run them.
 pub const STACK_BYTES: usize = 16 << 20;
 
+/// The file of a reference table; every worker's lookups share one copy of its rows.
+pub const TABLE_BYTES_MAX: u64 = 1 << 30;
+
 /// Key groups a pipeline's state is divided into unless it says otherwise.
 pub const KEY_GROUPS_DEFAULT: u16 = 128;
 /// An encoded key.

@@ -118,18 +118,11 @@ impl<'a> Compiler<'a> {
     /// One item of a `select`, `EXPR` or `EXPR as NAME`.
     pub fn item(&self, sql: &str) -> Result<Item, ExprError> {
         let mut tree = names::parse(sql)?;
-        let name = match (&tree.alias, &tree.expr) {
-            (Some(alias), _) => Some(alias.value.clone()),
-            (None, Sql::Identifier(name)) => Some(name.value.clone()),
-            (None, Sql::CompoundIdentifier(parts)) => parts.last().map(|last| last.value.clone()),
-            _ => None,
+        let name = match &tree.alias {
+            Some(alias) => Some(alias.value.clone()),
+            None => names::last_part(&tree.expr),
         };
         names::resolve(sql, &mut tree.expr, self.schema)?;
-        // A column that the parser took for a function, as `user`, has become a name only now.
-        let name = name.or_else(|| match &tree.expr {
-            Sql::Identifier(name) => Some(name.value.clone()),
-            _ => None,
-        });
         let Some(name) = name else {
             return Err(ExprError::new("this expression needs a name")
                 .help(format!("write `{} as name`", sql.trim())));

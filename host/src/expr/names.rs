@@ -166,12 +166,26 @@ fn unknown_column(name: &str, schema: &SchemaRef) -> ExprError {
 
 /// `user` and the like are functions without brackets to the parser, but may be names of columns.
 fn bare_column(function: &Function, schema: &SchemaRef) -> Option<Ident> {
-    let [part] = &function.name.0[..] else {
-        return None;
+    compound(&bare_name(function)?, schema).ok()
+}
+
+fn bare_name(function: &Function) -> Option<Vec<Ident>> {
+    let parts = function.name.0.iter().map(|part| part.as_ident().cloned());
+    match function.args {
+        FunctionArguments::None => parts.collect(),
+        _ => None,
+    }
+}
+
+/// The name that a column has without `as`: the last part of its own.
+pub(super) fn last_part(tree: &Sql) -> Option<String> {
+    let last = match tree {
+        Sql::Identifier(name) => name.clone(),
+        Sql::CompoundIdentifier(parts) => parts.last()?.clone(),
+        Sql::Function(function) => bare_name(function)?.pop()?,
+        _ => return None,
     };
-    let name = part.as_ident()?;
-    let bare = matches!(function.args, FunctionArguments::None);
-    (bare && schema.index_of(&name.value).is_ok()).then(|| name.clone())
+    Some(last.value)
 }
 
 fn call(sql: &str, function: &Function) -> Result<(), ExprError> {

@@ -146,7 +146,18 @@ pub(super) fn plain(message: &str) -> String {
         .next()
         .unwrap_or(text);
     let text = text.split(" No function matches").next().unwrap_or(text);
-    types_renamed(text.lines().next().unwrap_or(text))
+    let text = types_renamed(text.lines().next().unwrap_or(text));
+    unreadable(&text).unwrap_or(text)
+}
+
+fn unreadable(text: &str) -> Option<String> {
+    let (value, rest) = text
+        .strip_prefix("Cannot cast string ")?
+        .split_once(" to value of ")?;
+    Some(format!(
+        "cannot read {value} as {}",
+        rest.strip_suffix(" type")?
+    ))
 }
 
 fn types_renamed(text: &str) -> String {
