@@ -54,6 +54,7 @@ impl Checkpointer {
         for (source, positions) in shared.sources.iter().zip(&positions) {
             source.decided(positions);
         }
+        reload_tables(shared);
         let metrics = &shared.metrics;
         metrics.checkpoints.fetch_add(1, Relaxed);
         let took = shared.clock.elapsed().saturating_sub(frozen.frozen_at);
@@ -63,6 +64,17 @@ impl Checkpointer {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+}
+
+/// Reference files that changed take effect from the next epoch on.
+fn reload_tables(shared: &Shared) {
+    let reloaded = shared.tables.reload_changed();
+    for table in reloaded.changed {
+        tracing::info!(table, "reread: its file has changed");
+    }
+    for error in reloaded.errors {
+        tracing::warn!(%error, "a table's file has changed but cannot be read; its old rows stay");
     }
 }
 

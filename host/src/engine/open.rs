@@ -132,11 +132,12 @@ fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, 
     let open = |s: &plan::Source| -> Result<Box<dyn Source>, RunError> {
         Ok(match &s.connector {
             SourceConnector::Kafka { cluster, topic, start } => {
-                Box::new(KafkaSource::new(&s.name, &plan.name, cluster, topic, *start)?)
+                Box::new(KafkaSource::new(&s.name, &plan.name, cluster, topic, *start))
             }
             SourceConnector::File { .. } => Box::new(FileSource::new(s)),
             SourceConnector::Generate(generate) => {
-                Box::new(GenerateSource::new(&s.name, generate, options.clock.clone()))
+                let clock = options.clock.clone();
+                Box::new(GenerateSource::with_clock(generate, Box::new(move || clock.elapsed())))
             }
         })
     };
@@ -261,7 +262,7 @@ fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLette
     let resume = (!meta.dead_letters.is_null()).then_some(&meta.dead_letters);
     Ok(match &plan.dead_letters {
         plan::DeadLetters::File { path } => Box::new(FileDeadLetters::open(path, resume)?),
-        plan::DeadLetters::Kafka { cluster, topic } => Box::new(KafkaDeadLetters::open(&plan.name, cluster, topic)?),
+        plan::DeadLetters::Kafka { cluster, topic } => Box::new(KafkaDeadLetters::open(cluster, topic)?),
     })
 }
 
@@ -350,7 +351,10 @@ fn make_step(index: usize, shared: &Arc<Shared>, in_force: Option<&InForce>) -> 
     let failed = |e: StepError| RunError::Refused(format!("step {}: {e}", plan.name));
     Ok(match &plan.operator {
         Operator::Project { filter, projection } => Box::new(Project::new(filter.clone(), projection.clone())),
-        Operator::Lookup(lookup) => Box::new(Lookup::new(lookup, shared.tables.clone(), plan.ports[0].schema.clone())),
+        Operator::Lookup(lookup) => {
+            let input = input_schema(&shared.plan, plan);
+            Box::new(Lookup::new(lookup, shared.tables.clone(), &input).map_err(failed)?)
+        }
         Operator::Plugin(plugin) => {
             let in_force = in_force.expect("every plugin step has a version in force");
             let instance = in_force.instantiate(&shared.plan, index, &shared.tables)?;

@@ -168,7 +168,7 @@ impl Worker {
                     place: Place::Source(source.name.clone()),
                     position: describe(&r),
                     reason: r.reason,
-                    raw: Raw::Record(r.raw),
+                    raw: Raw::Bytes(r.raw),
                     plugin: None,
                     key: None,
                 }));

@@ -13,8 +13,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::batch::Batch;
 use crate::limits;
-use crate::plugin::limits::FailureRate;
-use crate::plugin::{AlarmClock, GroupStates, Instance, KeyedInput, KeyedOutcome, PortRows, StateLayout};
+use crate::plugin::{AlarmClock, FailureRate, GroupStates, Instance, KeyedInput, KeyedOutcome, PortRows, StateLayout};
 use crate::state::Delta;
 use crate::state::key::KeyEncoder;
 use crate::state::keyed::KeyedTable;
@@ -100,7 +99,7 @@ impl Keyed {
         let alarms = input.alarms.clone();
         let done = self.instance.keyed(input).map_err(paused)?;
         report(&done.outcome, batch, self.instance.component().digest(), out);
-        let failed = done.outcome.failed.len();
+        let failed: Vec<u32> = done.outcome.failed.iter().map(|f| f.0).collect();
         let call = Call { batch, group_of_row: &group_of_row, keys: &keys, alarms: &alarms, floor: self.watermark };
         self.finish(done, &call, out);
         check_failures(&mut self.failures, batch.rows(), failed)
@@ -132,7 +131,7 @@ impl Keyed {
             let alarms = input.alarms.clone();
             let done = self.instance.keyed(input).map_err(paused)?;
             self.report_alarms(&done, slots, out);
-            let failed = done.outcome.failed_alarms.len();
+            let failed: Vec<u32> = done.outcome.failed_alarms.iter().map(|f| f.0).collect();
             let call = Call { batch: &empty, group_of_row: &[], keys: &keys, alarms: &alarms, floor: self.watermark };
             self.finish(done, &call, out);
             check_failures(&mut self.failures, slots.len(), failed)?;

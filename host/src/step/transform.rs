@@ -6,8 +6,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::batch::Batch;
 use crate::limits;
-use crate::plugin::limits::FailureRate;
-use crate::plugin::{CallError, Instance, Outcome, PortRows};
+use crate::plugin::{CallError, FailureRate, Instance, Outcome, PortRows};
 use crate::step::{Gauges, Output, Refused, Step, StepError, Tick};
 
 /// Runs a transform plugin.
@@ -26,7 +25,7 @@ impl Transform {
     fn call(&mut self, batch: &Batch, out: &mut Output) -> Result<(), StepError> {
         let outcome = self.instance.transform(batch).map_err(paused)?;
         report(&outcome, batch, self.instance.component().digest(), out);
-        check_failures(&mut self.failures, batch.rows(), outcome.failed.len())?;
+        check_failures(&mut self.failures, batch.rows(), outcome.failed.iter().map(|f| f.0))?;
         for (port, parts) in outcome.ports.into_iter().enumerate() {
             for rows in parts {
                 out.push(port, port_rows(rows, batch, &self.ports[port]));
@@ -99,8 +98,21 @@ pub fn report(outcome: &Outcome, batch: &Batch, digest: &str, out: &mut Output) 
 }
 
 /// Pauses the pipeline when too large a share of the last rows failed.
-pub fn check_failures(failures: &mut FailureRate, rows: usize, failed: usize) -> Result<(), StepError> {
-    failures.record(rows as u64, failed as u64).map_err(StepError::Paused)
+pub fn check_failures(
+    failures: &mut FailureRate,
+    rows: usize,
+    failed: impl IntoIterator<Item = u32>,
+) -> Result<(), StepError> {
+    failures.record(rows, failed);
+    if !failures.is_exceeded() {
+        return Ok(());
+    }
+    Err(StepError::Paused(format!(
+        "the plugin failed on {} of the last {} rows, more than `limits.failed` allows; the dead letters hold the rows and \
+         the causes. Mend the plugin and start again, or raise `limits.failed`",
+        failures.failed(),
+        failures.rows()
+    )))
 }
 
 pub fn paused(error: CallError) -> StepError {
