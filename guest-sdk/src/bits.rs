@@ -15,7 +15,10 @@ pub struct Bits {
 
 impl Bits {
     pub(crate) fn repeat(bit: bool, len: usize) -> Self {
-        let mut bits = Bits { bytes: vec![if bit { 0xff } else { 0 }; len.div_ceil(8)], len };
+        let mut bits = Bits {
+            bytes: vec![if bit { 0xff } else { 0 }; len.div_ceil(8)],
+            len,
+        };
         bits.clear_above();
         bits
     }
@@ -24,7 +27,10 @@ impl Bits {
         match mask {
             None => Bits::repeat(true, len),
             Some(bytes) => {
-                let mut bits = Bits { bytes: bytes[..len.div_ceil(8)].to_vec(), len };
+                let mut bits = Bits {
+                    bytes: bytes[..len.div_ceil(8)].to_vec(),
+                    len,
+                };
                 bits.clear_above();
                 bits
             }
@@ -50,11 +56,11 @@ impl Bits {
     #[inline]
     pub(crate) fn set(&mut self, i: usize, bit: bool) {
         let mask = 1 << (i & 7);
-        if bit { self.bytes[i >> 3] |= mask } else { self.bytes[i >> 3] &= !mask }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.len
+        if bit {
+            self.bytes[i >> 3] |= mask
+        } else {
+            self.bytes[i >> 3] &= !mask
+        }
     }
 
     pub(crate) fn all(&self) -> bool {

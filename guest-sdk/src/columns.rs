@@ -6,6 +6,10 @@ use crate::bits::Bits;
 use crate::row::ColumnSpec;
 
 /// The columns of an output row, derived with `#[derive(Columns)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no columns",
+    note = "derive them: #[derive(Columns)]"
+)]
 pub trait Columns {
     /// The columns as they grow.
     #[doc(hidden)]
@@ -29,6 +33,10 @@ pub trait Builder: Default {
 
 /// A type that a field of an output row can have: `bool`, `i64`, `f64`, [`Timestamp`], `String` or `&str`, `Vec<u8>` or
 /// `&[u8]`, and `Option` of these.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` makes no column",
+    note = "columns are made of bool, i64, f64, Timestamp, String, &str, Vec<u8>, &[u8], or Option of these"
+)]
 pub trait Value: Sized {
     /// The column type that it makes.
     const TYPE: ValueType;
@@ -64,12 +72,19 @@ impl Builder for () {
 }
 
 pub(crate) fn fields(columns: &[ColumnSpec]) -> Vec<Field> {
-    let field = |c: &ColumnSpec| Field { name: c.name.to_owned(), ty: c.ty, nullable: c.nullable };
+    let field = |c: &ColumnSpec| Field {
+        name: c.name.to_owned(),
+        ty: c.ty,
+        nullable: c.nullable,
+    };
     columns.iter().map(field).collect()
 }
 
 fn column(values: Values) -> Column {
-    Column { values, validity: None }
+    Column {
+        values,
+        validity: None,
+    }
 }
 
 macro_rules! plain_value {
@@ -130,7 +145,7 @@ impl Value for bool {
     }
 }
 
-/// Values of varying length; `ends[i]` is where value i ends.
+/// Values of varying length: text or bytes.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Varying<const TEXT: bool> {
@@ -140,7 +155,10 @@ pub struct Varying<const TEXT: bool> {
 
 impl<const TEXT: bool> Default for Varying<TEXT> {
     fn default() -> Self {
-        Varying { offsets: vec![0], data: Vec::new() }
+        Varying {
+            offsets: vec![0],
+            data: Vec::new(),
+        }
     }
 }
 
@@ -164,8 +182,15 @@ impl<const TEXT: bool> ValueBuilder for Varying<TEXT> {
         }
     }
     fn finish(self) -> Column {
-        let values = VarValues { offsets: self.offsets, data: self.data };
-        column(if TEXT { Values::Utf8(values) } else { Values::Binary(values) })
+        let values = VarValues {
+            offsets: self.offsets,
+            data: self.data,
+        };
+        column(if TEXT {
+            Values::Utf8(values)
+        } else {
+            Values::Binary(values)
+        })
     }
 }
 
@@ -180,7 +205,9 @@ fn append(data: &mut Vec<u8>, value: &[u8]) {
     }
     if let (Some(first), Some(last)) = (value.first_chunk::<8>(), value.last_chunk::<8>()) {
         data.extend_from_slice(first);
-        let last = u64::from_le_bytes(*last).checked_shr(8 * (16 - len) as u32).unwrap_or(0);
+        let last = u64::from_le_bytes(*last)
+            .checked_shr(8 * (16 - len) as u32)
+            .unwrap_or(0);
         data.extend_from_slice(&last.to_le_bytes());
     } else if let (Some(first), Some(last)) = (value.first_chunk::<4>(), value.last_chunk::<4>()) {
         let first = u64::from(u32::from_le_bytes(*first));
@@ -227,7 +254,9 @@ pub struct Nullable<B> {
 impl<B: ValueBuilder> Nullable<B> {
     fn push_null(&mut self) {
         self.values.push_filler();
-        self.validity.get_or_insert_with(|| Bits::repeat(true, self.len)).push(false);
+        self.validity
+            .get_or_insert_with(|| Bits::repeat(true, self.len))
+            .push(false);
         self.len += 1;
     }
 }
@@ -245,7 +274,10 @@ impl<B: ValueBuilder> ValueBuilder for Nullable<B> {
     }
     fn finish(self) -> Column {
         let validity = self.validity.filter(|bits| !bits.all());
-        Column { validity: validity.map(Bits::into_bytes), ..self.values.finish() }
+        Column {
+            validity: validity.map(Bits::into_bytes),
+            ..self.values.finish()
+        }
     }
 }
 
@@ -280,7 +312,10 @@ mod tests {
             builder.push(&text.as_bytes()[..len]);
         }
         for len in 0..=text.len() {
-            let (from, to) = (builder.offsets[len] as usize, builder.offsets[len + 1] as usize);
+            let (from, to) = (
+                builder.offsets[len] as usize,
+                builder.offsets[len + 1] as usize,
+            );
             assert_eq!(&builder.data[from..to], &text.as_bytes()[..len]);
         }
     }

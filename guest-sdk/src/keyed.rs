@@ -133,7 +133,10 @@ impl<S> Key<'_, S> {
 
     /// The value of a key column, counted from 0 in the order of `key = […]` in the pipeline file.
     pub fn get<'k, F: row::Field<'k>>(&'k self, index: usize) -> Result<F, String> {
-        let column = self.keys.get(index).ok_or_else(|| format!("the key has no column {index}"))?;
+        let column = self
+            .keys
+            .get(index)
+            .ok_or_else(|| format!("the key has no column {index}"))?;
         let reader = F::bind(column, self.groups)
             .map_err(|reason| format!("key column {index} {reason}"))?;
         Ok(F::get(reader, self.group))
@@ -184,7 +187,11 @@ impl<P: Keyed> KeyedRuntime<P> {
         result
     }
 
-    pub fn migrate_state(&mut self, from: u32, old: bindings::State) -> Result<bindings::State, String> {
+    pub fn migrate_state(
+        &mut self,
+        from: u32,
+        old: bindings::State,
+    ) -> Result<bindings::State, String> {
         let ready = self.0.as_mut().ok_or("migrate-state before configure")?;
         Ok(ready.plugin.migrate(from, OldState(old))?.0)
     }
@@ -200,18 +207,35 @@ fn run<P: Keyed>(ready: &mut Ready<P>, input: KeyedInput) -> Result<KeyedResult,
     let rows = input.rows.rows as usize;
     let found = ready.look_up(&input.rows)?;
     let times = ready.times(&input.rows)?;
-    let reader = P::Row::bind(Source { rows, columns: &input.rows.columns, found: &found })?;
+    let reader = P::Row::bind(Source {
+        rows,
+        columns: &input.rows.columns,
+        found: &found,
+    })?;
     if input.group_of_row.len() != rows {
-        return Err(format!("{} groups for {rows} rows", input.group_of_row.len()));
+        return Err(format!(
+            "{} groups for {rows} rows",
+            input.group_of_row.len()
+        ));
     }
-    let mut call = Call::<P>::open(&mut ready.plugin, input.state, input.alarms, input.groups, rows)?;
+    let mut call = Call::<P>::open(
+        &mut ready.plugin,
+        input.state,
+        input.alarms,
+        input.groups,
+        rows,
+    )?;
     (call.keys, call.now) = (&input.keys, input.now);
     for (row, &group) in input.group_of_row.iter().enumerate() {
         let time = times.map_or(0, |times| times[row]);
         if P::ORDER == Order::EventTime && P::ALARMS == Alarms::EventTime {
             call.fire_up_to(group as usize, time, false)?;
         }
-        let origin = Origin { index: row as u32, time, alarm: false };
+        let origin = Origin {
+            index: row as u32,
+            time,
+            alarm: false,
+        };
         call.handle(group as usize, origin, |plugin, key, out| {
             plugin.row(P::Row::get(&reader, row), key, out);
         })?;
@@ -272,7 +296,11 @@ impl<'a, P: Keyed> Call<'a, P> {
                 break;
             }
             self.alarms[group] = NONE;
-            let origin = Origin { index: (self.rows + group) as u32, time: at, alarm: true };
+            let origin = Origin {
+                index: (self.rows + group) as u32,
+                time: at,
+                alarm: true,
+            };
             self.handle(group, origin, |plugin, key, out| plugin.alarm(key, out))?;
             last = Some(at);
         }
@@ -286,14 +314,32 @@ impl<'a, P: Keyed> Call<'a, P> {
         origin: Origin,
         act: impl FnOnce(&mut P, &mut Key<'_, P::State>, &mut Out<P::Out>),
     ) -> Result<(), String> {
-        let Call { plugin, store, alarms, no_alarm, out, keys, groups, now, .. } = self;
-        let alarm = if P::ALARMS == Alarms::None { no_alarm } else { &mut alarms[group] };
+        let Call {
+            plugin,
+            store,
+            alarms,
+            no_alarm,
+            out,
+            keys,
+            groups,
+            now,
+            ..
+        } = self;
+        let alarm = if P::ALARMS == Alarms::None {
+            no_alarm
+        } else {
+            &mut alarms[group]
+        };
         out.begin(origin);
         store.change(group, |state| {
             let mut key = Key {
                 state,
                 alarm,
-                now: if P::ORDER == Order::EventTime { origin.time } else { *now },
+                now: if P::ORDER == Order::EventTime {
+                    origin.time
+                } else {
+                    *now
+                },
                 fired: origin.alarm.then_some(origin.time),
                 forget: false,
                 alarms: P::ALARMS,
@@ -312,6 +358,12 @@ impl<'a, P: Keyed> Call<'a, P> {
         let (state, dirty) = self.store.finish()?;
         let (ports, refused) = self.out.finish();
         let dirty = (!dirty.all()).then(|| dirty.into_bytes());
-        Ok(KeyedResult { ports, refused, state, dirty, alarms: self.alarms })
+        Ok(KeyedResult {
+            ports,
+            refused,
+            state,
+            dirty,
+            alarms: self.alarms,
+        })
     }
 }

@@ -28,7 +28,9 @@ impl Counter {
     /// # Panics
     /// If it was not made in `setup`.
     pub fn add(self, n: u64) {
-        let slot = self.0.expect("a counter is made in `setup`, with `setup.counter(name)`");
+        let slot = self
+            .0
+            .expect("a counter is made in `setup`, with `setup.counter(name)`");
         PENDING.with_borrow_mut(|pending| pending.counters[slot].1 += n);
     }
 
@@ -47,7 +49,9 @@ impl Histogram {
     /// # Panics
     /// If it was not made in `setup`.
     pub fn record(self, value: f64) {
-        let slot = self.0.expect("a histogram is made in `setup`, with `setup.histogram(name)`");
+        let slot = self
+            .0
+            .expect("a histogram is made in `setup`, with `setup.histogram(name)`");
         PENDING.with_borrow_mut(|pending| pending.histograms[slot].1.push(value));
     }
 

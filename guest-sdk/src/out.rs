@@ -103,7 +103,10 @@ impl<C: Columns> Select<C> {
     #[inline]
     pub fn keep<D: Columns<Builder = C::Builder>>(&mut self, columns: D) {
         let row = self.origin.index;
-        assert!(!self.origin.alarm, "`keep` in an alarm: it has no input row to keep, make a new one on a `Rows` port");
+        assert!(
+            !self.origin.alarm,
+            "`keep` in an alarm: it has no input row to keep, make a new one on a `Rows` port"
+        );
         assert!(self.rows.last() != Some(&row), "`keep` twice for one row");
         self.rows.push(row);
         columns.push(&mut self.added);
@@ -117,7 +120,10 @@ impl<C: Columns> Extend<C> {
     /// If the row was extended already, or in `alarm`: an alarm has no input row.
     #[inline]
     pub fn extend<D: Columns<Builder = C::Builder>>(&mut self, columns: D) {
-        assert!(!self.origin.alarm, "`extend` in an alarm: it has no input row to extend, make a new one on a `Rows` port");
+        assert!(
+            !self.origin.alarm,
+            "`extend` in an alarm: it has no input row to extend, make a new one on a `Rows` port"
+        );
         assert!(self.len == self.origin.index, "`extend` twice for one row");
         self.len += 1;
         columns.push(&mut self.added);
@@ -151,13 +157,21 @@ impl<C: Columns> Rows<C> {
 
 impl<C: Columns> Default for Select<C> {
     fn default() -> Self {
-        Select { origin: Origin::default(), rows: Vec::new(), added: C::Builder::default() }
+        Select {
+            origin: Origin::default(),
+            rows: Vec::new(),
+            added: C::Builder::default(),
+        }
     }
 }
 
 impl<C: Columns> Default for Extend<C> {
     fn default() -> Self {
-        Extend { origin: Origin::default(), len: 0, added: C::Builder::default() }
+        Extend {
+            origin: Origin::default(),
+            len: 0,
+            added: C::Builder::default(),
+        }
     }
 }
 
@@ -177,7 +191,11 @@ impl<C: Columns> Default for Rows<C> {
 impl<C: Columns> Port for Select<C> {
     const NEW_ROWS: bool = false;
     fn plan(name: &str) -> PortPlan {
-        PortPlan { name: name.to_owned(), adds: fields(C::COLUMNS), new_rows: false }
+        PortPlan {
+            name: name.to_owned(),
+            adds: fields(C::COLUMNS),
+            new_rows: false,
+        }
     }
     #[inline(always)]
     fn begin(&mut self, origin: Origin) {
@@ -195,14 +213,21 @@ impl<C: Columns> Port for Select<C> {
         if rows.is_empty() {
             return Output::Nothing;
         }
-        Output::Select(Selection { rows, added: added.finish() })
+        Output::Select(Selection {
+            rows,
+            added: added.finish(),
+        })
     }
 }
 
 impl<C: Columns> Port for Extend<C> {
     const NEW_ROWS: bool = false;
     fn plan(name: &str) -> PortPlan {
-        PortPlan { name: name.to_owned(), adds: fields(C::COLUMNS), new_rows: false }
+        PortPlan {
+            name: name.to_owned(),
+            adds: fields(C::COLUMNS),
+            new_rows: false,
+        }
     }
     #[inline(always)]
     fn begin(&mut self, origin: Origin) {
@@ -211,7 +236,10 @@ impl<C: Columns> Port for Extend<C> {
     #[inline(always)]
     fn end(&mut self, refused: bool) {
         if !self.origin.alarm && self.len == self.origin.index {
-            assert!(refused, "a row was neither extended nor refused: an `Extend` port needs one of them for every row");
+            assert!(
+                refused,
+                "a row was neither extended nor refused: an `Extend` port needs one of them for every row"
+            );
             self.len += 1;
             self.added.push_filler();
         }
@@ -228,7 +256,11 @@ impl<C: Columns> Port for Extend<C> {
 impl<C: Columns> Port for Rows<C> {
     const NEW_ROWS: bool = true;
     fn plan(name: &str) -> PortPlan {
-        PortPlan { name: name.to_owned(), adds: fields(C::COLUMNS), new_rows: true }
+        PortPlan {
+            name: name.to_owned(),
+            adds: fields(C::COLUMNS),
+            new_rows: true,
+        }
     }
     #[inline(always)]
     fn begin(&mut self, origin: Origin) {
@@ -244,13 +276,22 @@ impl<C: Columns> Port for Rows<C> {
         }
     }
     fn finish(&mut self) -> Output {
-        let Rows { origins, times, own_times, columns, .. } = std::mem::take(self);
+        let Rows {
+            origins,
+            times,
+            own_times,
+            columns,
+            ..
+        } = std::mem::take(self);
         if origins.is_empty() {
             return Output::Nothing;
         }
         let rows = u32::try_from(origins.len()).expect("a call makes less than 2^32 rows");
         Output::Rows(NewRows {
-            batch: Batch { rows, columns: columns.finish() },
+            batch: Batch {
+                rows,
+                columns: columns.finish(),
+            },
             origin: origins,
             times: own_times.then_some(times),
         })
@@ -273,15 +314,26 @@ impl<O: Outcome> Out<O> {
     /// # Panics
     /// In `alarm`: there is no row to refuse.
     pub fn refuse(&mut self, reason: impl Into<String>) {
-        assert!(!self.origin.alarm, "`refuse` in an alarm: it has no input row to refuse");
+        assert!(
+            !self.origin.alarm,
+            "`refuse` in an alarm: it has no input row to refuse"
+        );
         if !self.refusing {
-            self.refused.push(Refusal { row: self.origin.index, reason: reason.into() });
+            self.refused.push(Refusal {
+                row: self.origin.index,
+                reason: reason.into(),
+            });
             self.refusing = true;
         }
     }
 
     pub(crate) fn new() -> Self {
-        Out { ports: O::Ports::default(), origin: Origin::default(), refused: Vec::new(), refusing: false }
+        Out {
+            ports: O::Ports::default(),
+            origin: Origin::default(),
+            refused: Vec::new(),
+            refusing: false,
+        }
     }
 
     #[inline(always)]

@@ -2,13 +2,17 @@
 //! one indexed load a field and allocates nothing.
 
 use crate::Timestamp;
-use crate::bits::is_set;
 use crate::bindings::{self, Column, ValueType, Values, VarValues};
+use crate::bits::is_set;
 
 /// The column that every row has: its event time.
 pub const EVENT_TIME: &str = "_time";
 
 /// A row type, derived with `#[derive(Row)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no row type",
+    note = "derive it: #[derive(Row)]"
+)]
 pub trait Row<'a>: Sized {
     /// The bound columns.
     #[doc(hidden)]
@@ -26,6 +30,10 @@ pub trait Row<'a>: Sized {
 }
 
 /// A type that a field of a row can have: `bool`, `i64`, `f64`, [`Timestamp`], `&str`, `&[u8]`, and `Option` of these.
+#[diagnostic::on_unimplemented(
+    message = "a column cannot be read as `{Self}`",
+    note = "columns are read as bool, i64, f64, Timestamp, &'a str, &'a [u8], or Option of these"
+)]
 pub trait Field<'a>: Sized {
     /// The column type that it reads.
     const TYPE: ValueType;
@@ -75,14 +83,21 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     /// Binds the column at an index of `COLUMNS`.
     pub fn field<F: Field<'a>>(&self, index: usize, name: &str) -> Result<F::Reader, String> {
-        let column = self.columns.get(index).ok_or_else(|| format!("column `{name}` was not sent"))?;
+        let column = self
+            .columns
+            .get(index)
+            .ok_or_else(|| format!("column `{name}` was not sent"))?;
         F::bind(column, self.rows).map_err(|reason| format!("column `{name}` {reason}"))
     }
 
     /// Binds the table at an index of `LOOKUPS`.
     pub fn lookup<R: Row<'a>>(&self, index: usize) -> Result<R::Reader, String> {
         let columns = self.found.get(index).ok_or("a lookup was not made")?;
-        R::bind(Source { rows: self.rows, columns, found: &[] })
+        R::bind(Source {
+            rows: self.rows,
+            columns,
+            found: &[],
+        })
     }
 }
 
@@ -159,7 +174,11 @@ pub(crate) fn check(reads: &[ColumnSpec], input: &[bindings::Field]) -> Result<(
 }
 
 fn wrong_type<T>(found: &Values, wanted: ValueType) -> Result<T, String> {
-    Err(format!("is a {}, not a {}", type_name(value_type(found)), type_name(wanted)))
+    Err(format!(
+        "is a {}, not a {}",
+        type_name(value_type(found)),
+        type_name(wanted)
+    ))
 }
 
 fn short() -> String {
@@ -228,7 +247,8 @@ impl<'a> Field<'a> for &'a str {
         match &column.values {
             Values::Utf8(values) => {
                 let (offsets, first) = offsets(values, rows)?;
-                let text = std::str::from_utf8(&values.data).map_err(|_| "is not UTF-8".to_owned())?;
+                let text =
+                    std::str::from_utf8(&values.data).map_err(|_| "is not UTF-8".to_owned())?;
                 Ok((offsets, first, text))
             }
             other => wrong_type(other, Self::TYPE),

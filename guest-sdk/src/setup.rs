@@ -63,23 +63,48 @@ pub(crate) fn configure<P: DeserializeOwned, R: Row<'static>, O: Ports>(
     needs_time: bool,
     setup: impl FnOnce(&mut P, &mut Setup<'_>) -> Result<(), String>,
 ) -> Result<(Ready<P>, Plan), String> {
-    let config = if config.trim().is_empty() { "{}" } else { config };
+    let config = if config.trim().is_empty() {
+        "{}"
+    } else {
+        config
+    };
     let mut plugin: P =
         serde_json::from_str(config).map_err(|error| format!("the plugin's config: {error}"))?;
     check(R::COLUMNS, input)?;
-    let named = R::LOOKUPS.iter().map(|spec| (spec, spec.table.to_owned())).collect();
-    let mut hooks = Setup { input, lookups: named };
+    let named = R::LOOKUPS
+        .iter()
+        .map(|spec| (spec, spec.table.to_owned()))
+        .collect();
+    let mut hooks = Setup {
+        input,
+        lookups: named,
+    };
     setup(&mut plugin, &mut hooks)?;
 
-    let mut reads: Vec<String> = R::COLUMNS.iter().map(|column| column.name.to_owned()).collect();
+    let mut reads: Vec<String> = R::COLUMNS
+        .iter()
+        .map(|column| column.name.to_owned())
+        .collect();
     let mut time = reads.iter().position(|name| name == EVENT_TIME);
     if time.is_none() && needs_time {
         time = Some(reads.len());
         reads.push(EVENT_TIME.to_owned());
     }
     let lookups = hooks.lookups.iter();
-    let lookups = lookups.map(|(spec, table)| open::<R>(spec, table)).collect::<Result<_, _>>()?;
-    Ok((Ready { plugin, time, lookups }, Plan { reads, ports: O::plan() }))
+    let lookups = lookups
+        .map(|(spec, table)| open::<R>(spec, table))
+        .collect::<Result<_, _>>()?;
+    Ok((
+        Ready {
+            plugin,
+            time,
+            lookups,
+        },
+        Plan {
+            reads,
+            ports: O::plan(),
+        },
+    ))
 }
 
 /// Opens a table and asks it for no keys at all: the answer has the types of its columns.
@@ -91,10 +116,18 @@ fn open<R: Row<'static>>(spec: &LookupSpec, name: &str) -> Result<Lookup, String
         ));
     }
     let on = R::COLUMNS.iter().position(|column| column.name == spec.on);
-    let on = on.ok_or_else(|| format!("the key `{}` of a lookup is no column of the row", spec.on))?;
+    let on =
+        on.ok_or_else(|| format!("the key `{}` of a lookup is no column of the row", spec.on))?;
     let table = host::table(name)?;
-    let columns: Vec<String> = spec.columns.iter().map(|column| column.name.to_owned()).collect();
-    let none = Column { values: no_values(R::COLUMNS[on].ty), validity: None };
+    let columns: Vec<String> = spec
+        .columns
+        .iter()
+        .map(|column| column.name.to_owned())
+        .collect();
+    let none = Column {
+        values: no_values(R::COLUMNS[on].ty),
+        validity: None,
+    };
     let found = host::table_get(table, &none, &columns)
         .map_err(|reason| format!("table `{name}`: {reason}"))?;
     for (wanted, found) in spec.columns.iter().zip(&found) {
@@ -122,7 +155,10 @@ fn check_table_column(table: &str, wanted: &ColumnSpec, found: ValueType) -> Res
 }
 
 fn no_values(ty: ValueType) -> Values {
-    let nothing = || VarValues { offsets: vec![0], data: Vec::new() };
+    let nothing = || VarValues {
+        offsets: vec![0],
+        data: Vec::new(),
+    };
     match ty {
         ValueType::Boolean => Values::Boolean(Vec::new()),
         ValueType::Int64 => Values::Int64(Vec::new()),
@@ -137,7 +173,10 @@ impl<P> Ready<P> {
     /// Asks each table for the keys of a call. The key column crosses as it came.
     pub fn look_up(&self, batch: &Batch) -> Result<Vec<Vec<Column>>, String> {
         let found = self.lookups.iter().map(|lookup| {
-            let keys = batch.columns.get(lookup.on).ok_or("the key column was not sent")?;
+            let keys = batch
+                .columns
+                .get(lookup.on)
+                .ok_or("the key column was not sent")?;
             host::table_get(lookup.table, keys, &lookup.columns)
         });
         found.collect()
@@ -145,7 +184,9 @@ impl<P> Ready<P> {
 
     /// The event times of a call, if they are read.
     pub fn times<'a>(&self, batch: &'a Batch) -> Result<Option<&'a [i64]>, String> {
-        let Some(index) = self.time else { return Ok(None) };
+        let Some(index) = self.time else {
+            return Ok(None);
+        };
         match batch.columns.get(index).map(|column| &column.values) {
             Some(Values::Timestamp(times)) if times.len() >= batch.rows as usize => Ok(Some(times)),
             _ => Err(format!("the column `{EVENT_TIME}` was not sent")),

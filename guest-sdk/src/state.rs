@@ -83,7 +83,10 @@ impl<S: FixedWords> Store<S> for FixedStore<S> {
         let bindings::State::Fixed(state) = state else {
             return Err("the state has another form than the plugin described".to_owned());
         };
-        let short = state.present.as_ref().is_some_and(|bits| bits.len() * 8 < groups);
+        let short = state
+            .present
+            .as_ref()
+            .is_some_and(|bits| bits.len() * 8 < groups);
         if state.words.len() != groups * S::WORDS || short {
             return Err(format!(
                 "{} state words for {groups} keys of {} words",
@@ -102,7 +105,11 @@ impl<S: FixedWords> Store<S> for FixedStore<S> {
     #[inline]
     fn change(&mut self, group: usize, act: impl FnOnce(&mut S) -> bool) -> Result<(), String> {
         let words = &mut self.words[group * S::WORDS..(group + 1) * S::WORDS];
-        let mut state = if self.present.get(group) { S::load(words) } else { S::default() };
+        let mut state = if self.present.get(group) {
+            S::load(words)
+        } else {
+            S::default()
+        };
         let forget = act(&mut state);
         state.store(words);
         // Every key of a call was touched by a row or an alarm; to compare words would rarely save a write.
@@ -113,7 +120,13 @@ impl<S: FixedWords> Store<S> for FixedStore<S> {
 
     fn finish(self) -> Result<(bindings::State, Bits), String> {
         let present = (!self.present.all()).then(|| self.present.into_bytes());
-        Ok((bindings::State::Fixed(FixedState { words: self.words, present }), self.dirty))
+        Ok((
+            bindings::State::Fixed(FixedState {
+                words: self.words,
+                present,
+            }),
+            self.dirty,
+        ))
     }
 }
 
@@ -146,12 +159,16 @@ impl<S: Serialize + DeserializeOwned + Default> Store<S> for BlobStore<S> {
     fn open(state: bindings::State, groups: usize) -> Result<Self, String> {
         let old = match state {
             bindings::State::Blob(values) if values.offsets.len() == groups + 1 => values,
-            bindings::State::None if is_empty::<S>() => {
-                VarValues { offsets: vec![0; groups + 1], data: Vec::new() }
-            }
+            bindings::State::None if is_empty::<S>() => VarValues {
+                offsets: vec![0; groups + 1],
+                data: Vec::new(),
+            },
             _ => return Err("the state has another form than the plugin described".to_owned()),
         };
-        Ok(BlobStore { old, slots: (0..groups).map(|_| Slot::Unread).collect() })
+        Ok(BlobStore {
+            old,
+            slots: (0..groups).map(|_| Slot::Unread).collect(),
+        })
     }
 
     #[inline]
@@ -175,19 +192,24 @@ impl<S: Serialize + DeserializeOwned + Default> Store<S> for BlobStore<S> {
         if is_empty::<S>() {
             return Ok((bindings::State::None, dirty));
         }
-        let mut new = VarValues { offsets: vec![0], data: Vec::with_capacity(self.old.data.len()) };
+        let mut new = VarValues {
+            offsets: vec![0],
+            data: Vec::with_capacity(self.old.data.len()),
+        };
         for (group, slot) in self.slots.iter().enumerate() {
             let (old, start) = (blob(&self.old, group), new.data.len());
             match slot {
                 Slot::Unread => dirty.push(false),
                 Slot::Forgotten => dirty.push(!old.is_empty()),
                 Slot::Read(state) => {
-                    rmp_serde::encode::write(&mut new.data, state)
-                        .map_err(|error| format!("the state of a key cannot be written: {error}"))?;
+                    rmp_serde::encode::write(&mut new.data, state).map_err(|error| {
+                        format!("the state of a key cannot be written: {error}")
+                    })?;
                     dirty.push(new.data[start..] != *old);
                 }
             }
-            let end = i32::try_from(new.data.len()).map_err(|_| "the states of a call exceed 2 GiB")?;
+            let end =
+                i32::try_from(new.data.len()).map_err(|_| "the states of a call exceed 2 GiB")?;
             new.offsets.push(end);
         }
         Ok((bindings::State::Blob(new), dirty))
@@ -201,7 +223,11 @@ fn is_empty<S>() -> bool {
 impl<S: Serialize + DeserializeOwned + Default> State for S {
     type Store = BlobStore<S>;
     fn layout() -> StateLayout {
-        if is_empty::<S>() { StateLayout::None } else { StateLayout::Blob }
+        if is_empty::<S>() {
+            StateLayout::None
+        } else {
+            StateLayout::Blob
+        }
     }
 }
 

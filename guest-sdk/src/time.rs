@@ -59,18 +59,29 @@ impl Duration {
 
     /// Reads whole numbers, each with its unit (`d h m s ms us`), one after the other.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wanted = || format!("`{text}` is no duration: write numbers with units, as `30m` or `1h30m` (d h m s ms us)");
+        let wanted = || {
+            format!(
+                "`{text}` is no duration: write numbers with units, as `30m` or `1h30m` (d h m s ms us)"
+            )
+        };
         let mut rest = text.trim();
         let mut total = 0i64;
         if rest.is_empty() {
             return Err(wanted());
         }
         while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let digits = rest
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(rest.len());
             let (number, after) = rest.split_at(digits);
-            let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+            let end = after
+                .find(|c: char| !c.is_ascii_alphabetic())
+                .unwrap_or(after.len());
             let (unit, after) = after.split_at(end);
-            let (_, micros) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wanted)?;
+            let (_, micros) = UNITS
+                .iter()
+                .find(|(name, _)| *name == unit)
+                .ok_or_else(wanted)?;
             let number: i64 = number.parse().map_err(|_| wanted())?;
             total = number
                 .checked_mul(*micros)

@@ -1,6 +1,8 @@
 //! Plugins without state.
 
-use crate::bindings::{AlarmClock, Batch, Description, Field, Plan, RowOrder, StateLayout, Transformed};
+use crate::bindings::{
+    AlarmClock, Batch, Description, Field, Plan, RowOrder, StateLayout, Transformed,
+};
 use crate::metrics;
 use crate::out::{Origin, Out, Outcome, Ports};
 use crate::row::{Row, Source};
@@ -74,11 +76,19 @@ fn run<P: Transform>(ready: &mut Ready<P>, input: &Batch) -> Result<Transformed,
     let rows = input.rows as usize;
     let found = ready.look_up(input)?;
     let times = ready.times(input)?;
-    let reader = P::Row::bind(Source { rows, columns: &input.columns, found: &found })?;
+    let reader = P::Row::bind(Source {
+        rows,
+        columns: &input.columns,
+        found: &found,
+    })?;
     let mut out = Out::<P::Out>::new();
     for row in 0..rows {
         let time = times.map_or(0, |times| times[row]);
-        out.begin(Origin { index: row as u32, time, alarm: false });
+        out.begin(Origin {
+            index: row as u32,
+            time,
+            alarm: false,
+        });
         ready.plugin.row(P::Row::get(&reader, row), &mut out);
         out.end();
     }

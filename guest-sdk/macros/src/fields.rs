@@ -23,13 +23,19 @@ pub struct Lookup {
 /// The fields of a struct with named fields; column names are distinct.
 pub fn fields(input: &DeriveInput) -> Result<Vec<Field<'_>>> {
     let Data::Struct(data) = &input.data else {
-        return Err(Error::new(input.span(), "only a struct can be derived: its fields are the columns"));
+        return Err(Error::new(
+            input.span(),
+            "only a struct can be derived: its fields are the columns",
+        ));
     };
     let named = match &data.fields {
         Fields::Named(named) => named.named.iter().collect(),
         Fields::Unit => Vec::new(),
         Fields::Unnamed(fields) => {
-            return Err(Error::new(fields.span(), "the fields need names: they are the columns"));
+            return Err(Error::new(
+                fields.span(),
+                "the fields need names: they are the columns",
+            ));
         }
     };
     let mut seen = HashSet::new();
@@ -46,9 +52,17 @@ pub fn fields(input: &DeriveInput) -> Result<Vec<Field<'_>>> {
             }
         }
         if !seen.insert((lookup.is_some(), name.clone())) {
-            return Err(Error::new(ident.span(), format!("two fields are the column `{name}`")));
+            return Err(Error::new(
+                ident.span(),
+                format!("two fields are the column `{name}`"),
+            ));
         }
-        result.push(Field { ident, ty: &field.ty, name, lookup });
+        result.push(Field {
+            ident,
+            ty: &field.ty,
+            name,
+            lookup,
+        });
     }
     Ok(result)
 }
@@ -66,7 +80,10 @@ fn parse_lookup(attribute: &Attribute) -> Result<Lookup> {
         Ok(())
     })?;
     let on = on.ok_or_else(|| {
-        Error::new(attribute.span(), "which column is the key? #[lookup(on = \"product_id\")]")
+        Error::new(
+            attribute.span(),
+            "which column is the key? #[lookup(on = \"product_id\")]",
+        )
     })?;
     Ok(Lookup { on, table })
 }
@@ -75,12 +92,18 @@ fn parse_lookup(attribute: &Attribute) -> Result<Lookup> {
 pub fn lifetime(input: &DeriveInput) -> Result<Option<Lifetime>> {
     let generics = &input.generics;
     if generics.type_params().next().is_some() || generics.const_params().next().is_some() {
-        return Err(Error::new(generics.span(), "columns have fixed types: no type parameters"));
+        return Err(Error::new(
+            generics.span(),
+            "columns have fixed types: no type parameters",
+        ));
     }
     let mut lifetimes = generics.lifetimes();
     let first = lifetimes.next().map(|param| param.lifetime.clone());
     if let Some(second) = lifetimes.next() {
-        return Err(Error::new(second.span(), "one lifetime is enough: all columns live as long as the call"));
+        return Err(Error::new(
+            second.span(),
+            "one lifetime is enough: all columns live as long as the call",
+        ));
     }
     Ok(first)
 }

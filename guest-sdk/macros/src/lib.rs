@@ -36,5 +36,7 @@ pub fn derive_ports(input: TokenStream) -> TokenStream {
 type Derive = fn(&DeriveInput) -> syn::Result<proc_macro2::TokenStream>;
 
 fn expand(derive: Derive, input: DeriveInput) -> TokenStream {
-    derive(&input).unwrap_or_else(|error| error.into_compile_error()).into()
+    derive(&input)
+        .unwrap_or_else(|error| error.into_compile_error())
+        .into()
 }

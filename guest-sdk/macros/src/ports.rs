@@ -9,10 +9,16 @@ pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let name = &input.ident;
     let fields = fields(input)?;
     if fields.is_empty() {
-        return Err(Error::new(name.span(), "a plugin has at least one port, the main one first"));
+        return Err(Error::new(
+            name.span(),
+            "a plugin has at least one port, the main one first",
+        ));
     }
     let idents: Vec<_> = fields.iter().map(|field| field.ident).collect();
-    let types: Vec<_> = fields.iter().map(|Field { ty, .. }| quote!(<#ty as ::tidemill_guest::Port>)).collect();
+    let types: Vec<_> = fields
+        .iter()
+        .map(|Field { ty, .. }| quote!(<#ty as ::tidemill_guest::Port>))
+        .collect();
     let names = fields.iter().map(|field| &field.name);
     Ok(quote! {
         #[automatically_derived]

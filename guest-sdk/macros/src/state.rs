@@ -9,12 +9,18 @@ use syn::{DeriveInput, Error, Result};
 pub fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let name = &input.ident;
     if !input.generics.params.is_empty() {
-        return Err(Error::new(input.generics.span(), "state has fixed types: no generics"));
+        return Err(Error::new(
+            input.generics.span(),
+            "state has fixed types: no generics",
+        ));
     }
     let fields = fields(input)?;
     let words = fields.len();
     if words == 0 {
-        return Err(Error::new(name.span(), "a plugin without state says `type State = ()`"));
+        return Err(Error::new(
+            name.span(),
+            "a plugin without state says `type State = ()`",
+        ));
     }
     let idents: Vec<_> = fields.iter().map(|field| field.ident).collect();
     let indices: Vec<_> = (0..words).collect();

@@ -1,7 +1,7 @@
 //! The stand-in for the host: tables, log lines and metrics of one test, that is of one thread.
 
-use crate::bindings::imports::Level;
 use crate::bindings::Column;
+use crate::bindings::imports::Level;
 use std::cell::RefCell;
 
 use super::table::Table;
@@ -29,7 +29,9 @@ fn slot<T: Default>(list: &mut Vec<(String, T)>, name: &str) -> u32 {
 }
 
 pub(crate) fn log(level: Level, message: &str) {
-    let level = format!("{level:?}").trim_start_matches("Level::").to_lowercase();
+    let level = format!("{level:?}")
+        .trim_start_matches("Level::")
+        .to_lowercase();
     HOST.with_borrow_mut(|host| host.lines.push(format!("{level}: {message}")));
 }
 
@@ -80,7 +82,12 @@ pub fn log_lines() -> Vec<String> {
 
 /// What plugins of this test have added to a counter.
 pub fn counter_value(name: &str) -> u64 {
-    HOST.with_borrow(|host| host.counters.iter().find(|(known, _)| known == name).map_or(0, |(_, n)| *n))
+    HOST.with_borrow(|host| {
+        host.counters
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or(0, |(_, n)| *n)
+    })
 }
 
 /// What plugins of this test have recorded in a histogram.

@@ -16,14 +16,21 @@ impl Table {
     /// A table of these rows. The type of a column is that of its first value.
     pub fn new(key: &str, rows: &Value) -> Result<Self, String> {
         let mut table = Table::default();
-        for row in rows.as_array().ok_or("the rows of a table are a JSON array")? {
-            let object = row.as_object().ok_or_else(|| format!("{row} is no JSON object"))?;
+        for row in rows
+            .as_array()
+            .ok_or("the rows of a table are a JSON array")?
+        {
+            let object = row
+                .as_object()
+                .ok_or_else(|| format!("{row} is no JSON object"))?;
             for (name, value) in object {
                 if !value.is_null() && !table.columns.iter().any(|(known, _)| known == name) {
                     table.columns.push((name.clone(), type_of(value)?));
                 }
             }
-            let key = object.get(key).ok_or_else(|| format!("{row} has no key `{key}`"))?;
+            let key = object
+                .get(key)
+                .ok_or_else(|| format!("{row} has no key `{key}`"))?;
             table.rows.insert(key.to_string(), row.clone());
         }
         Ok(table)
@@ -42,8 +49,10 @@ impl Table {
                 .iter()
                 .find(|(known, _)| known == name)
                 .ok_or_else(|| format!("it has no column `{name}`"))?;
-            let values: Vec<_> =
-                found.iter().map(|row| row.map_or(&Value::Null, |row| &row[name.as_str()])).collect();
+            let values: Vec<_> = found
+                .iter()
+                .map(|row| row.map_or(&Value::Null, |row| &row[name.as_str()]))
+                .collect();
             json::column(*ty, &values)
         };
         columns.iter().map(column).collect()

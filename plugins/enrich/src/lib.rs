@@ -99,7 +99,9 @@ mod tests {
             test.push(json!({ "product_id": product, "amount": 1.0 }));
             assert_eq!(
                 test.output("enriched"),
-                [json!({ "product_id": product, "amount": 1.0, "category": category, "price_band": band, "high_value": false })]
+                [
+                    json!({ "product_id": product, "amount": 1.0, "category": category, "price_band": band, "high_value": false })
+                ]
             );
         }
     }
@@ -113,13 +115,20 @@ mod tests {
         assert_eq!(test.output("enriched").len(), 3);
         assert_eq!(
             test.output("alerts"),
-            [json!({ "product_id": "pan", "amount": 250.01, "category": "kitchen", "price_band": "mid", "high_value": true })]
+            [
+                json!({ "product_id": "pan", "amount": 250.01, "category": "kitchen", "price_band": "mid", "high_value": true })
+            ]
         );
     }
 
     #[test]
     fn a_table_that_is_missing_refuses_the_pipeline() {
         let config = json!({ "table": "goods", "high_value": 1.0 });
-        assert!(testing::transform::<Enrich>(config).err().unwrap().contains("goods"));
+        assert!(
+            testing::transform::<Enrich>(config)
+                .err()
+                .unwrap()
+                .contains("goods")
+        );
     }
 }

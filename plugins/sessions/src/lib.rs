@@ -67,14 +67,24 @@ impl Keyed for Sessions {
         }
         open.last = event.time;
         open.events += 1;
-        open.converted |= self.converted_by.iter().any(|action| action == event.action);
+        open.converted |= self
+            .converted_by
+            .iter()
+            .any(|action| action == event.action);
         open.ended |= self.end_on.iter().any(|action| action == event.action);
         if let Some(product) = event.product_id
-            && let Err(place) = open.products.binary_search_by(|known| known.as_str().cmp(product))
+            && let Err(place) = open
+                .products
+                .binary_search_by(|known| known.as_str().cmp(product))
         {
             open.products.insert(place, product.to_owned());
         }
-        let end = open.last + if open.ended { Duration::MICROSECOND } else { self.timeout };
+        let end = open.last
+            + if open.ended {
+                Duration::MICROSECOND
+            } else {
+                self.timeout
+            };
         key.wake_at(end);
     }
 
@@ -105,7 +115,10 @@ mod tests {
         let mut test = testing::keyed::<Sessions>(config).unwrap();
         for (minute, action, product) in events {
             let time = minute * MINUTE;
-            test.push("anna", json!({ "_time": time, "action": action, "product_id": product }));
+            test.push(
+                "anna",
+                json!({ "_time": time, "action": action, "product_id": product }),
+            );
         }
         test.finish();
         test.output("main")
@@ -118,9 +131,17 @@ mod tests {
 
     #[test]
     fn a_gap_of_the_timeout_starts_a_new_session() {
-        let events = [(0, "view", None), (9, "view", None), (19, "view", None), (30, "view", None)];
-        let expected =
-            [session(0, 9, 2, 0, false), session(19, 19, 1, 0, false), session(30, 30, 1, 0, false)];
+        let events = [
+            (0, "view", None),
+            (9, "view", None),
+            (19, "view", None),
+            (30, "view", None),
+        ];
+        let expected = [
+            session(0, 9, 2, 0, false),
+            session(19, 19, 1, 0, false),
+            session(30, 30, 1, 0, false),
+        ];
         assert_eq!(sessions(&events), expected);
     }
 
@@ -133,16 +154,27 @@ mod tests {
             (1, "logout", Some("pan")),
             (2, "view", Some("cup")),
         ];
-        assert_eq!(sessions(&events), [session(0, 1, 4, 2, true), session(2, 2, 1, 1, false)]);
+        assert_eq!(
+            sessions(&events),
+            [session(0, 1, 4, 2, true), session(2, 2, 1, 1, false)]
+        );
     }
 
     #[test]
     fn events_may_arrive_in_any_order_and_calls() {
-        let ordered = [(0, "view", Some("a")), (5, "buy", Some("b")), (11, "logout", None), (12, "view", None)];
+        let ordered = [
+            (0, "view", Some("a")),
+            (5, "buy", Some("b")),
+            (11, "logout", None),
+            (12, "view", None),
+        ];
         let mut shuffled = ordered;
         shuffled.reverse();
         assert_eq!(sessions(&shuffled), sessions(&ordered));
-        assert_eq!(sessions(&ordered), [session(0, 11, 3, 2, true), session(12, 12, 1, 0, false)]);
+        assert_eq!(
+            sessions(&ordered),
+            [session(0, 11, 3, 2, true), session(12, 12, 1, 0, false)]
+        );
     }
 
     #[test]
@@ -151,12 +183,14 @@ mod tests {
         test.push("anna", json!({ "_time": 0, "action": "view" }));
         test.watermark(10 * MINUTE);
         assert_eq!(test.times("main"), [10 * MINUTE]);
-        assert_eq!(test.state("anna"), None);
+        assert!(test.state("anna").is_none());
     }
 
     #[test]
     fn a_timeout_of_nothing_is_refused() {
-        let refused = testing::keyed::<Sessions>(json!({ "timeout": "0s" })).err().unwrap();
+        let refused = testing::keyed::<Sessions>(json!({ "timeout": "0s" }))
+            .err()
+            .unwrap();
         assert!(refused.contains("longer"), "{refused}");
     }
 }
