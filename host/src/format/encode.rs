@@ -13,13 +13,14 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::timestamp;
 
-/// Writes rows of one schema as JSON objects.
+/// Writes rows of one schema as JSON objects, or as arrays.
 #[derive(Debug, Clone)]
 pub struct RowWriter {
     /// What stands before each column's value: `{"name":` or `,"name":`.
     prefixes: Vec<Vec<u8>>,
     /// What every row begins with: `{`, or a whole member.
     opening: Vec<u8>,
+    closing: u8,
 }
 
 /// A column made ready: its values by type.
@@ -53,6 +54,17 @@ impl RowWriter {
         Self::opened(schema, opening)
     }
 
+    /// Each row is an array of its values.
+    pub fn arrays(schema: &SchemaRef) -> Self {
+        let columns = schema.fields().len();
+        let prefixes = (0..columns).map(|column| if column == 0 { vec![] } else { vec![b','] });
+        Self {
+            prefixes: prefixes.collect(),
+            opening: vec![b'['],
+            closing: b']',
+        }
+    }
+
     fn opened(schema: &SchemaRef, opening: Vec<u8>) -> Self {
         let mut prefixes = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
@@ -64,7 +76,11 @@ impl RowWriter {
             prefix.push(b':');
             prefixes.push(prefix);
         }
-        Self { prefixes, opening }
+        Self {
+            prefixes,
+            opening,
+            closing: b'}',
+        }
     }
 
     /// Appends the rows to `out`, without newlines; `ends` gets where in `out` each ends.
@@ -91,7 +107,7 @@ impl RowWriter {
                 out.extend_from_slice(prefix);
                 values.write(row, out);
             }
-            out.push(b'}');
+            out.push(self.closing);
             end(out);
         }
     }

@@ -58,6 +58,18 @@ impl EmbeddedBroker {
             .map_err(|error| failed(&error))
     }
 
+    /// Takes the broker away, or brings it back.
+    #[cfg(test)]
+    pub(super) fn set_down(&self, down: bool) {
+        let cluster = self.cluster();
+        let result = if down {
+            cluster.0.broker_down(-1)
+        } else {
+            cluster.0.broker_up(-1)
+        };
+        result.expect("the mock cluster has a broker");
+    }
+
     fn cluster(&self) -> std::sync::MutexGuard<'_, Mock> {
         self.cluster
             .lock()

@@ -38,12 +38,18 @@ struct Tally {
 
 impl Tally {
     fn lock(&self) -> MutexGuard<'_, Unread> {
-        self.unread.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.unread
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl GeneratorFeed {
-    pub fn open(cluster: &Cluster, topic: &str, consumed: Consumed) -> Result<Self, ConnectorError> {
+    pub fn open(
+        cluster: &Cluster,
+        topic: &str,
+        consumed: Consumed,
+    ) -> Result<Self, ConnectorError> {
         let unread = Arc::new(Tally::default());
         let tally = unread.clone();
         let on_written = Box::new(move |partition, offset, bytes: usize| {

@@ -26,3 +26,6 @@ pub use producer::TopicProducer;
 pub use properties::{check_mechanism, check_property};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 
+use serde_json::{Value, json};
+
 use super::admin;
 use super::connection::{self, Link, cause};
 use super::properties::Scope;
@@ -215,6 +217,23 @@ impl TopicProducer {
                 return Ok(());
             }
             ledger = self.shared.wait(ledger)?;
+        }
+    }
+
+    /// A [`barrier`](Self::barrier) as it stands in a checkpoint. Means nothing to another process: what was not synced
+    /// there is written again.
+    pub(super) fn cut(&self) -> Value {
+        json!({ "generation": self.barrier() })
+    }
+
+    /// [`sync`](Self::sync) up to a [`cut`](Self::cut).
+    pub(super) fn sync_cut(&self, cut: &Value) -> Result<(), ConnectorError> {
+        match cut["generation"].as_u64() {
+            Some(generation) => self.sync(generation),
+            None => Err(self
+                .shared
+                .link
+                .failed(format!("{cut} is no cut of a Kafka sink"))),
         }
     }
 

@@ -5,9 +5,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::producer::TopicProducer;
 use crate::batch::Batch;
@@ -45,7 +46,12 @@ impl KafkaSink {
         _resume: Option<&Value>,
     ) -> Result<Self, ConnectorError> {
         let who = format!("sink {}", sink.name);
-        let plan::SinkConnector::Kafka { cluster, topic, key } = &sink.connector else {
+        let plan::SinkConnector::Kafka {
+            cluster,
+            topic,
+            key,
+        } = &sink.connector
+        else {
             return Err(ConnectorError::failed(who, "not a Kafka sink"));
         };
         let several = sink.inputs.len() > 1;
@@ -80,17 +86,11 @@ impl Sink for KafkaSink {
     }
 
     fn cut(&self) -> Result<Value, ConnectorError> {
-        Ok(json!({ "generation": self.producer.barrier() }))
+        Ok(self.producer.cut())
     }
 
     fn sync(&self, cut: &Value) -> Result<(), ConnectorError> {
-        match cut["generation"].as_u64() {
-            Some(generation) => self.producer.sync(generation),
-            None => Err(ConnectorError::failed(
-                format!("topic {}", self.producer.topic()),
-                format!("{cut} is no cut of a Kafka sink"),
-            )),
-        }
+        self.producer.sync_cut(cut)
     }
 
     fn rows(&self) -> u64 {
@@ -106,20 +106,28 @@ impl Key {
     fn new(schema: &SchemaRef, columns: &[usize]) -> Self {
         match columns {
             [] => Self::None,
-            &[one] if schema.field(one).data_type() == &DataType::Utf8 => Self::Text(one),
+            &[one] if schema.field(one).data_type().is_string() => Self::Text(one),
             several => {
                 let fields: Vec<_> = several.iter().map(|&at| schema.field(at).clone()).collect();
-                Self::Array(several.to_vec(), RowWriter::arrays(&Schema::new(fields).into()))
+                Self::Array(
+                    several.to_vec(),
+                    RowWriter::arrays(&Schema::new(fields).into()),
+                )
             }
         }
     }
 
-    fn of<'a>(&self, columns: &'a RecordBatch) -> Keys<'a> {
+    fn of(&self, columns: &RecordBatch) -> Keys {
         match self {
             Self::None => Keys::None,
-            Self::Text(at) => Keys::Text(columns.column(*at).as_string()),
+            Self::Text(at) => {
+                let column = cast(columns.column(*at), &DataType::Utf8);
+                Keys::Text(column.expect("every string is UTF-8").as_string().clone())
+            }
             Self::Array(at, writer) => {
-                let columns = columns.project(at).expect("key columns are columns of the input");
+                let columns = columns
+                    .project(at)
+                    .expect("key columns are columns of the input");
                 let (mut bytes, mut ends) = (Vec::new(), Vec::new());
                 writer.write(&columns, &mut bytes, &mut ends);
                 Keys::Written(bytes, ends)
@@ -129,13 +137,13 @@ impl Key {
 }
 
 /// The keys of a batch's rows.
-enum Keys<'a> {
+enum Keys {
     None,
-    Text(&'a arrow::array::StringArray),
+    Text(StringArray),
     Written(Vec<u8>, Vec<usize>),
 }
 
-impl Keys<'_> {
+impl Keys {
     fn get(&self, row: usize) -> Option<&[u8]> {
         match self {
             Self::None => None,
@@ -145,5 +153,54 @@ impl Keys<'_> {
                 Some(&bytes[start..ends[row]])
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Float64Array, StringArray, StringViewArray};
+
+    use super::*;
+
+    fn keys(columns: &[usize]) -> Vec<Option<String>> {
+        let batch = RecordBatch::try_from_iter([
+            (
+                "user",
+                Arc::new(StringArray::from(vec![Some("ann \"a\""), None])) as Arc<dyn Array>,
+            ),
+            ("view", Arc::new(StringViewArray::from(vec!["v1", "v2"]))),
+            (
+                "amount",
+                Arc::new(Float64Array::from(vec![None, Some(2.5)])),
+            ),
+        ]);
+        let batch = batch.unwrap();
+        let keys = Key::new(&batch.schema(), columns).of(&batch);
+        let text = |row| {
+            keys.get(row)
+                .map(|key| String::from_utf8(key.to_vec()).unwrap())
+        };
+        vec![text(0), text(1)]
+    }
+
+    #[test]
+    fn one_string_column_is_the_key_as_it_is_and_null_is_no_key() {
+        assert_eq!(keys(&[0]), [Some("ann \"a\"".into()), None]);
+        assert_eq!(keys(&[1]), [Some("v1".into()), Some("v2".into())]);
+        assert_eq!(keys(&[]), [None, None]);
+    }
+
+    #[test]
+    fn any_other_key_is_a_json_array_of_its_values() {
+        assert_eq!(keys(&[2]), [Some("[null]".into()), Some("[2.5]".into())]);
+        assert_eq!(
+            keys(&[0, 2]),
+            [
+                Some(r#"["ann \"a\"",null]"#.into()),
+                Some("[null,2.5]".into())
+            ]
+        );
     }
 }

@@ -296,6 +296,33 @@ impl Source for KafkaSource {
     }
 }
 
+#[cfg(test)]
+impl KafkaSource {
+    /// The group's offsets, as a lag monitor sees them.
+    pub(super) fn committed(&self, partitions: &[Partition]) -> Vec<Option<i64>> {
+        let consumer = self
+            .control()
+            .consumer
+            .clone()
+            .expect("partitions were asked for");
+        let mut wanted = TopicPartitionList::new();
+        for partition in partitions {
+            wanted.add_partition(&self.topic, partition.id as i32);
+        }
+        let found = consumer
+            .committed_offsets(wanted, Duration::from_secs(10))
+            .unwrap();
+        let offset =
+            |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element
+                .offset()
+            {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            };
+        found.elements().iter().map(offset).collect()
+    }
+}
+
 /// Context of the clients of one source.
 pub(super) struct SourceContext {
     link: Arc<Link>,

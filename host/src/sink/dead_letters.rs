@@ -59,6 +59,9 @@ pub trait DeadLetters: Send + Sync {
 
     /// Letters written since this process started.
     fn count(&self) -> u64;
+
+    /// As [`crate::sink::Sink::stop`].
+    fn stop(&self) {}
 }
 
 impl DeadLetter {

@@ -27,4 +27,8 @@ pub trait Sink: Send + Sync {
 
     /// Rows written since this process started.
     fn rows(&self) -> u64;
+
+    /// The process ends: waiting for a broker that is away, now or later, fails with [`ConnectorError::Stopped`]. Not part
+    /// of a clean stop, which syncs first.
+    fn stop(&self) {}
 }
