@@ -2,6 +2,9 @@
 //!
 //! A step knows no Kafka, no file, no clock: rows, watermarks and its own state come in, rows, dead letters and state changes go out.
 
+pub mod lookup;
+pub mod project;
+
 use crate::batch::Batch;
 use crate::time::Micros;
 
