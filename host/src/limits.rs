@@ -83,3 +83,6 @@ const _: () = assert!(FAILED_ROWS_MIN < FAILED_WINDOW_ROWS);
 const _: () = assert!(DEAD_LETTER_RAW_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(PLUGIN_TICK_MS <= CALL_PART_MS_MIN);
 const _: () = assert!(LOG_BLOB_BYTES_MAX > KEY_BYTES_MAX);
+
+/// A pipeline file.
+pub const PIPELINE_FILE_BYTES_MAX: usize = 1 << 20;
