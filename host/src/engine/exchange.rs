@@ -24,6 +24,12 @@ pub fn owner(group: u16, key_groups: u16, workers: usize) -> usize {
     usize::from(group) * workers / usize::from(key_groups)
 }
 
+/// The key groups of a worker.
+pub fn owned(worker: usize, key_groups: u16, workers: usize) -> std::ops::Range<u16> {
+    let first = |w: usize| (w * usize::from(key_groups)).div_ceil(workers) as u16;
+    first(worker)..first(worker + 1)
+}
+
 impl Exchange {
     pub fn new(workers: usize, key_groups: u16) -> Self {
         let slots = (0..workers * workers).map(|_| Mutex::default()).collect();
@@ -76,6 +82,10 @@ mod tests {
         for workers in 1..=7 {
             let mut counts = vec![0u32; workers];
             (0..128).for_each(|g| counts[owner(g, 128, workers)] += 1);
+            for w in 0..workers {
+                assert!(owned(w, 128, workers).all(|g| owner(g, 128, workers) == w));
+                assert_eq!(owned(w, 128, workers).len(), counts[w] as usize);
+            }
             assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{workers}: {counts:?}");
         }
     }

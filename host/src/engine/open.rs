@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::engine::checkpoint::Checkpointer;
 use crate::engine::clock::Clock;
 use crate::engine::coordinator::{Coordinator, first_steps};
-use crate::engine::exchange::owner;
+use crate::engine::exchange::{owned, owner};
 use crate::engine::meta::{EngineMeta, SourceMeta, StepMeta};
 use crate::engine::shared::{Job, Parts, Shared};
 use crate::engine::take::{Rows, SourceTask};
@@ -402,10 +402,8 @@ impl Restore for Stored<'_> {
     }
 
     fn entries(&mut self, each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>) -> Result<(), String> {
-        let mut each_mine = |group: u16, key: &[u8], value: &[u8]| {
-            if owner(group, self.key_groups, self.workers) == self.worker { each(key, value) } else { Ok(()) }
-        };
-        self.store.load(self.id, &mut each_mine).map_err(|e| e.to_string())
+        let mine = owned(self.worker, self.key_groups, self.workers);
+        self.store.load_groups(self.id, mine, &mut |_, key, value| each(key, value)).map_err(|e| e.to_string())
     }
 
     fn segments(&mut self) -> Result<Vec<(u64, Vec<u8>)>, String> {

@@ -177,7 +177,10 @@ impl Keyed {
             if done.dirty[group] {
                 write_back(&mut self.table, slot, &done.state, group);
             }
-            self.table.settle(slot);
+            if !self.table.present(slot) && self.table.alarm(slot) == NO_ALARM {
+                // Nothing to remember: the next freeze frees the slot.
+                self.table.mark_dirty(slot);
+            }
         }
         for (port, parts) in done.outcome.ports.into_iter().enumerate() {
             for rows in parts {
@@ -369,14 +372,14 @@ fn write_back(table: &mut KeyedTable, slot: u32, state: &GroupStates, group: usi
         GroupStates::Fixed { words, present } => {
             let width = words.len() / present.len();
             if present[group] {
-                table.set_words(slot, &words[group * width..(group + 1) * width]);
+                table.words_mut(slot).copy_from_slice(&words[group * width..(group + 1) * width]);
             } else {
-                table.clear(slot);
+                table.clear_state(slot);
             }
         }
         GroupStates::Blob { offsets, data } => {
             let value = &data[offsets[group] as usize..offsets[group + 1] as usize];
-            if value.is_empty() { table.clear(slot) } else { table.set_blob(slot, value) }
+            table.set_blob(slot, value);
         }
     }
 }
