@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use super::control::{Status, Swapped, Version};
+use crate::engine::control::{Status, Swapped, Version};
 use super::token;
 
 /// Reading an answer; a swap compiles a plugin and waits for a checkpoint before it comes.

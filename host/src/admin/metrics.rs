@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::control::{RunState, Status};
+use crate::engine::control::{RunState, Status};
 use crate::time::MICROS_PER_SECOND;
 
 /// The exposition format, version 0.0.4.
@@ -127,7 +127,7 @@ fn sources(text: &mut Exposition, status: &Status) {
 }
 
 fn steps(text: &mut Exposition, status: &Status) {
-    type Count = fn(&super::control::StepStatus) -> Option<f64>;
+    type Count = fn(&crate::engine::control::StepStatus) -> Option<f64>;
     let families: [(&str, &str, &str, Count); 6] = [
         ("step_rows_in_total", "counter", "Rows into a step.", |s| {
             Some(s.rows_in as f64)

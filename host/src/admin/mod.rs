@@ -4,7 +4,6 @@
 //! token is readable by the owner of the state directory alone.
 
 mod client;
-mod control;
 mod metrics;
 mod server;
 mod token;
@@ -13,7 +12,7 @@ mod token;
 pub(crate) mod sample;
 
 pub use client::{Client, ClientError};
-pub use control::{
+pub use crate::engine::control::{
     CheckpointStatus, Control, ControlError, PluginStatus, RunState, SinkStatus, SourceStatus,
     Status, StepStatus, Swapped, Version,
 };

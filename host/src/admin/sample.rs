@@ -1,6 +1,6 @@
 //! A status with a number in every place, for tests.
 
-use super::control::{
+use crate::engine::control::{
     CheckpointStatus, PluginStatus, RunState, SinkStatus, SourceStatus, Status, StepStatus,
 };
 

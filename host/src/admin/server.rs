@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::control::{Control, ControlError, RunState};
+use crate::engine::control::{Control, ControlError, RunState};
 use super::{metrics, token};
 use crate::limits::PLUGIN_BYTES_MAX;
 

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use super::*;
-use crate::admin::control::{Status, Swapped, Version};
+use crate::engine::control::{Status, Swapped, Version};
 use crate::admin::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE, sample};
 
 #[derive(Default)]

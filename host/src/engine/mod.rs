@@ -6,6 +6,7 @@
 pub mod checkpoint;
 pub mod clock;
 pub mod control;
+pub mod handle;
 pub mod coordinator;
 pub mod exchange;
 pub mod meta;

@@ -137,7 +137,7 @@ fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, 
             SourceConnector::File { .. } => Box::new(FileSource::new(s)),
             SourceConnector::Generate(generate) => {
                 let clock = options.clock.clone();
-                Box::new(GenerateSource::with_clock(generate, Box::new(move || clock.elapsed())))
+                Box::new(GenerateSource::with_clock(generate, Arc::new(move || clock.elapsed())))
             }
         })
     };
@@ -317,7 +317,7 @@ fn source_task(
     let plan = &shared.plan.sources[source];
     let column = plan.event_time.as_ref().map(|t| t.column);
     let opened = &shared.sources[source];
-    let decoder = crate::format::decoder(plan.format, &plan.schema, &plan.paths, column, opened.header())
+    let decoder = crate::format::decoder(plan.format, &plan.schema, &plan.paths, column, opened.header().as_deref())
         .map_err(|cause| ConnectorError::failed(format!("source {}", plan.name), cause))?;
     let per_epoch = plan.limit.per_epoch.unwrap_or(usize::MAX).div_ceil(all) * mine;
     Ok(SourceTask {

@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::thread::{Builder, JoinHandle};
 
 use crate::engine::checkpoint::Checkpointer;
-use crate::engine::control::Handle;
+use crate::engine::handle::Handle;
 use crate::engine::open::Engine;
 use crate::engine::shared::{Job, Shared};
 use crate::engine::worker::Worker;

@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use crate::plugin::{Component, Description, Instance, PluginPlan, StateLayout};
 
 /// A version that stands ready for all workers.
-#[derive(Debug)]
 pub struct SwapOrder {
     /// Index in the plan.
     pub step: usize,
@@ -42,6 +41,12 @@ impl SwapOrder {
     pub fn decided(&self, checkpoint: u64) {
         // The caller may have gone away; the swap stands all the same.
         let _ = self.done.try_send(checkpoint);
+    }
+}
+
+impl std::fmt::Debug for SwapOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SwapOrder").field("step", &self.step_name).field("digest", &self.digest).finish_non_exhaustive()
     }
 }
 

@@ -153,7 +153,8 @@ impl Worker {
             let source = &plan.sources[task.source];
             add(&metrics.sources[task.source].records, std::mem::take(&mut task.rows.records));
             sources[task.source].extend(task.finish());
-            let describe = |r: &RefusedRecord| self.shared.sources[task.source].describe(r.partition, r.number);
+            let opened = &self.shared.sources[task.source];
+            let describe = |r: &RefusedRecord| opened.describe(r.partition, r.number);
             let refused = task.refused(source.bad_records).map_err(|r| {
                 RunError::Refused(format!(
                     "source {} at {}: {}; `bad_records = \"stop\"` says to stop here",

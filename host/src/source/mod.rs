@@ -84,11 +84,6 @@ pub trait Source: Send + Sync {
     /// What the `position` of a dead letter says, for example `{ "topic": .., "partition": .., "offset": .. }`.
     fn describe(&self, partition: u32, number: i64) -> serde_json::Value;
 
-    /// The first record of a source whose format names its columns there (CSV), known once the partitions are.
-    fn header(&self) -> Option<&[u8]> {
-        None
-    }
-
     /// A checkpoint with these positions is decided. Kafka commits group offsets here, for lag monitors only.
     fn decided(&self, _positions: &BTreeMap<u32, Position>) {}
 }

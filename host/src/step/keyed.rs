@@ -112,7 +112,7 @@ impl Keyed {
         for slots in due.chunks(limits::CALL_ROWS_MAX) {
             self.groups.begin();
             slots.iter().for_each(|&slot| self.groups.push(slot));
-            let keys = self.encoder.decode_columns(slots.iter().map(|&s| self.table.key(s)));
+            let keys = self.encoder.decode_columns(slots.iter().map(|&s| self.table.key(s))).map_err(StepError::Failed)?;
             let empty = Batch {
                 columns: arrow::array::RecordBatch::new_empty(self.spec.input.clone()),
                 times: Vec::new().into(),
@@ -141,7 +141,7 @@ impl Keyed {
 
     fn gather_states(&self) -> GroupStates {
         let slots = &self.groups.slots;
-        match self.table.layout() {
+        match self.instance.component().description().state {
             StateLayout::None => GroupStates::None,
             StateLayout::Fixed(width) => {
                 let mut words = Vec::with_capacity(slots.len() * width as usize);
@@ -195,7 +195,7 @@ impl Keyed {
             out.refused.push(Refused {
                 reason: format!("the plugin failed on an alarm of this key; the alarm is cleared: {cause}"),
                 row: None,
-                key: Some(key),
+                key: key.ok().map(serde_json::Value::Array),
                 plugin: Some(self.instance.component().digest().to_owned()),
             });
         }

@@ -56,7 +56,7 @@ impl Driver {
         overrides.set.push(("host.workers".into(), "1".into()));
         let spec = load(file, &overrides).map_err(refused)?;
         let runtime = Runtime::new(None)?;
-        let planned = plan::plan(&spec, &runtime).map_err(refused)?;
+        let planned = plan(&spec, &runtime).map_err(refused)?;
         let clock = Arc::new(ManualClock::new(START));
         let options = Options {
             mode: Mode::UntilEnd,
