@@ -220,7 +220,8 @@ pub(super) fn latest(tx: &ReadTransaction) -> Result<Option<(Decided, Restored)>
 }
 
 fn undecided(tx: &ReadTransaction) -> Result<Option<u64>, Fault> {
-    let Some((number, record)) = tx.open_table(CHECKPOINTS)?.last()? else {
+    let checkpoints = tx.open_table(CHECKPOINTS)?;
+    let Some((number, record)) = checkpoints.last()? else {
         return Ok(None);
     };
     let flags = *(record.value().first()).ok_or_else(|| malformed(number.value()))?;
