@@ -92,6 +92,12 @@ impl Log {
         Ok(Decided(prepared.number))
     }
 
+    /// Prepares a checkpoint and leaves its decision open.
+    #[cfg(test)]
+    pub fn prepare_only(&self, prepared: &Prepared) -> Result<(), Fault> {
+        self.file.write(|tx| prepare(tx, prepared))
+    }
+
     /// Takes back a checkpoint that was prepared and never decided.
     pub fn drop_undecided(&self) -> Result<(), Fault> {
         let Some(number) = undecided(&self.read()?)? else {
