@@ -110,7 +110,7 @@ impl KeyedTable {
             let s = &self.slots[slot as usize];
             s.hash == hash && self.key(slot) == key
         };
-        self.index.find(hash, same).copied()
+        self.index.find(spread(hash), same).copied()
     }
 
     #[inline]
@@ -318,7 +318,7 @@ impl KeyedTable {
         };
         let slots = &self.slots;
         self.index
-            .insert_unique(hash, slot, |&s| slots[s as usize].hash);
+            .insert_unique(spread(hash), slot, |&s| spread(slots[s as usize].hash));
         slot
     }
 
@@ -341,7 +341,7 @@ impl KeyedTable {
     /// Frees a slot. It keeps the room of its key for the next one.
     fn release(&mut self, slot: u32) {
         let hash = self.slots[slot as usize].hash;
-        if let Ok(entry) = self.index.find_entry(hash, |&s| s == slot) {
+        if let Ok(entry) = self.index.find_entry(spread(hash), |&s| s == slot) {
             entry.remove();
         }
         self.states.clear(slot);
@@ -381,6 +381,12 @@ impl KeyedTable {
             out.extend_from_slice(self.blob(slot));
         }
     }
+}
+
+/// The index goes by a hash's low bits, which keys of one worker's key groups share: it gets the high ones there.
+#[inline]
+fn spread(hash: u64) -> u64 {
+    hash.rotate_left(32)
 }
 
 /// Alarm and state of a stored value.

@@ -92,6 +92,12 @@ impl Log {
         Ok(Decided(prepared.number))
     }
 
+    /// Prepares a checkpoint and leaves its decision open.
+    #[cfg(test)]
+    pub fn prepare_only(&self, prepared: &Prepared) -> Result<(), Fault> {
+        self.file.write(|tx| prepare(tx, prepared))
+    }
+
     /// Takes back a checkpoint that was prepared and never decided.
     pub fn drop_undecided(&self) -> Result<(), Fault> {
         let Some(number) = undecided(&self.read()?)? else {
@@ -220,7 +226,8 @@ pub(super) fn latest(tx: &ReadTransaction) -> Result<Option<(Decided, Restored)>
 }
 
 fn undecided(tx: &ReadTransaction) -> Result<Option<u64>, Fault> {
-    let Some((number, record)) = tx.open_table(CHECKPOINTS)?.last()? else {
+    let checkpoints = tx.open_table(CHECKPOINTS)?;
+    let Some((number, record)) = checkpoints.last()? else {
         return Ok(None);
     };
     let flags = *(record.value().first()).ok_or_else(|| malformed(number.value()))?;

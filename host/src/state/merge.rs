@@ -95,6 +95,12 @@ impl Files {
         })
     }
 
+    /// Keeps merges from writing while the value lives.
+    #[cfg(test)]
+    pub fn pause(&self) -> MutexGuard<'_, ()> {
+        lock(&self.merging)
+    }
+
     /// Whether enough waits in the log.
     pub fn merge_is_due(&self, rule: &MergeRule) -> Result<bool, Fault> {
         let unmerged = log::unmerged(&self.log.read()?)?;
