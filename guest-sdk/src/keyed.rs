@@ -289,11 +289,14 @@ impl<'a, P: Keyed> Call<'a, P> {
     /// host's next tick: it would fire for ever.
     #[inline]
     fn fire_up_to(&mut self, group: usize, time: i64, once: bool) -> Result<(), String> {
+        if P::ALARMS == Alarms::None {
+            return Ok(());
+        }
         let mut last = None;
-        while P::ALARMS != Alarms::None {
+        loop {
             let at = self.alarms[group];
             if at > time || at == NONE || last.is_some_and(|last| at <= last || once) {
-                break;
+                return Ok(());
             }
             self.alarms[group] = NONE;
             let origin = Origin {
@@ -304,7 +307,6 @@ impl<'a, P: Keyed> Call<'a, P> {
             self.handle(group, origin, |plugin, key, out| plugin.alarm(key, out))?;
             last = Some(at);
         }
-        Ok(())
     }
 
     #[inline(always)]
