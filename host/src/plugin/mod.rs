@@ -2,6 +2,9 @@
 //!
 //! Knows columns and bytes, no engine: batches, states and alarms come in, rows, refusals, states and alarms go out.
 
+pub mod build;
+mod toolchain;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
