@@ -3,6 +3,11 @@
 //! A checkpoint needs two things of a sink: where its output ended at the cut, quickly, between two epochs; and later,
 //! while the next epochs run, the word that everything up to there is durable.
 
+pub mod console;
+pub mod dead_letters;
+pub mod file;
+mod line_file;
+
 use serde_json::Value;
 
 use crate::batch::Batch;
@@ -22,4 +27,8 @@ pub trait Sink: Send + Sync {
 
     /// Rows written since this process started.
     fn rows(&self) -> u64;
+
+    /// The process ends: waiting for a broker that is away, now or later, fails with [`ConnectorError::Stopped`]. Not part
+    /// of a clean stop, which syncs first.
+    fn stop(&self) {}
 }
