@@ -48,7 +48,9 @@ fn collect(root: &Path, path: PathBuf, files: &mut Vec<PathBuf>) {
         return files.push(path);
     }
     let entries = fs::read_dir(&full).unwrap_or_else(|e| panic!("{}: {e}", full.display()));
-    let mut names: Vec<_> = entries.map(|e| e.expect("a readable folder").file_name()).collect();
+    let mut names: Vec<_> = entries
+        .map(|e| e.expect("a readable folder").file_name())
+        .collect();
     names.sort();
     for name in names {
         collect(root, path.join(name), files);

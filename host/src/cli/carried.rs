@@ -11,7 +11,10 @@ static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/carried.rs"
 /// Writes every carried file below `folder` (a path in the repository) to the same place below `into`; an empty `folder`
 /// means all. Files that are there already are replaced.
 pub fn unpack(folder: &str, into: &Path) -> io::Result<()> {
-    for (path, content) in FILES.iter().filter(|(path, _)| Path::new(path).starts_with(folder)) {
+    for (path, content) in FILES
+        .iter()
+        .filter(|(path, _)| Path::new(path).starts_with(folder))
+    {
         let to = into.join(path);
         fs::create_dir_all(to.parent().expect("a carried file is in a folder"))?;
         fs::write(&to, content)
@@ -38,7 +41,10 @@ mod tests {
             assert!(FILES.iter().any(|(p, _)| *p == path), "{path}");
         }
         for (path, _) in FILES {
-            assert!(!path.ends_with(".wasm") && !path.split('/').any(|part| part == "target"), "{path}");
+            assert!(
+                !path.ends_with(".wasm") && !path.split('/').any(|part| part == "target"),
+                "{path}"
+            );
         }
     }
 
@@ -46,8 +52,10 @@ mod tests {
     fn unpacked_are_the_files_of_one_folder() {
         let into = tempfile::tempdir().unwrap();
         unpack("wit", into.path()).unwrap();
-        let folders: Vec<_> =
-            fs::read_dir(into.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let folders: Vec<_> = fs::read_dir(into.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(folders, ["wit"]);
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/worlds.wit");
         let carried = fs::read(into.path().join("wit/worlds.wit")).unwrap();

@@ -1,16 +1,20 @@
 //! How a command ends when it does not succeed: an exit code and the words for it.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use super::terminal;
 use crate::admin::ClientError;
 use crate::error::{ConnectorError, PluginError, RunError, StateError};
+use crate::pipeline::Report;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub enum Failure {
     /// Bad usage or pipeline: nothing was started. Exit code 2.
     Refused(String),
+    /// The mistakes of a pipeline file. Exit code 2.
+    Pipeline(Report),
     /// It failed while it ran. Exit code 1.
     Failed(String),
     /// A newer host of the pipeline took over: do not restart. Exit code 3.
@@ -22,14 +26,19 @@ pub enum Failure {
 impl Failure {
     /// Says what happened on stderr.
     pub fn report(&self) -> ExitCode {
+        let say = |text: &str| format!("error: {text}");
         let (code, text) = match self {
-            Self::Refused(text) => (2, text),
-            Self::Failed(text) => (1, text),
-            Self::Fenced(text) => (3, text),
+            Self::Refused(text) => (2, say(text)),
+            Self::Pipeline(report) => (
+                2,
+                report.render(terminal::wants_color(io::stderr().is_terminal())),
+            ),
+            Self::Failed(text) => (1, say(text)),
+            Self::Fenced(text) => (3, say(text)),
             Self::OutputClosed => return ExitCode::SUCCESS,
         };
         // Nothing is left to tell if stderr is closed too.
-        let _ = writeln!(io::stderr(), "error: {}", text.trim_end());
+        let _ = writeln!(io::stderr(), "{}", text.trim_end());
         ExitCode::from(code)
     }
 }

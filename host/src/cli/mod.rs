@@ -3,10 +3,14 @@
 //! Invariant: whatever ends a command goes through [`Failure`] to an exit code; no command exits by itself.
 
 mod carried;
+mod check;
 mod failure;
+mod generate;
 mod logging;
+mod pace;
 mod plugin;
 mod screen;
+mod set;
 mod status;
 mod table;
 mod terminal;
@@ -16,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
+use set::Set;
 
 /// Processes streams of records with plugins that change while it runs.
 #[derive(Debug, Parser)]
@@ -32,6 +37,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Arguments),
+    Generate(generate::Arguments),
     #[command(subcommand)]
     Plugin(plugin::Command),
     Status(status::Arguments),
@@ -49,6 +56,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Check(arguments) => check::run(arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
         Command::Plugin(command) => plugin::run(command),
         Command::Status(arguments) => status::run(arguments),
     }

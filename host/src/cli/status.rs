@@ -7,7 +7,7 @@ use clap::Args;
 use super::table::{self, Align};
 use super::{Failure, screen, terminal};
 use crate::admin::{Client, ClientError, RunState, Status};
-use crate::pipeline;
+use crate::pipeline::{self, spec::Spec};
 
 /// Show what a running pipeline does
 #[derive(Debug, Args)]
@@ -39,10 +39,13 @@ pub struct Host {
 impl Host {
     /// Finds it by the state directory that the file names.
     pub fn of(pipeline: &std::path::Path) -> Result<Self, Failure> {
-        let spec = pipeline::load(pipeline, &pipeline::Overrides::default())
-            .map_err(|report| Failure::Refused(report.to_string()))?;
-        let client = Client::find(&spec.state_dir()).map_err(|e| failure(pipeline, e))?;
-        Ok(Self { pipeline: pipeline.to_owned(), client })
+        let spec =
+            pipeline::load(pipeline, &pipeline::Overrides::default()).map_err(Failure::Pipeline)?;
+        let client = Client::find(&state_dir(&spec)).map_err(|e| failure(pipeline, e))?;
+        Ok(Self {
+            pipeline: pipeline.to_owned(),
+            client,
+        })
     }
 
     pub fn ask<T>(
@@ -50,6 +53,15 @@ impl Host {
         question: impl FnOnce(&Client) -> Result<T, ClientError>,
     ) -> Result<T, Failure> {
         question(&self.client).map_err(|e| failure(&self.pipeline, e))
+    }
+}
+
+/// Where the host of a pipeline keeps its state.
+fn state_dir(spec: &Spec) -> PathBuf {
+    let name = spec.name.as_ref().map_or("", |name| name.value.as_str());
+    match &spec.host.state {
+        Some(state) => spec.dir.join(&state.value),
+        None => spec.dir.join("state").join(name),
     }
 }
 
@@ -82,7 +94,13 @@ fn describe(status: &Status, width: Option<usize>) -> String {
         table::thousands(status.dead_letters),
         table::bytes(status.state_bytes),
     );
-    [whole, sources(status, width), steps(status, width), sinks(status, width)].join("\n")
+    [
+        whole,
+        sources(status, width),
+        steps(status, width),
+        sinks(status, width),
+    ]
+    .join("\n")
 }
 
 fn sources(status: &Status, width: Option<usize>) -> String {
@@ -94,7 +112,7 @@ fn sources(status: &Status, width: Option<usize>) -> String {
         ("bad", Align::Right),
         ("watermark", Align::Left),
     ];
-    let rows: Vec<_> = status.sources.iter().map(|s| {
+    let rows = status.sources.iter().map(|s| {
         vec![
             terminal::escape(&s.name),
             table::thousands(s.records_in),
@@ -129,16 +147,27 @@ fn steps(status: &Status, width: Option<usize>) -> String {
             s.keys.map_or("-".into(), table::thousands),
             plugin.map_or("-".into(), |p| format!("{:.0}", p.ns_per_row)),
             plugin.map_or("-".into(), |p| {
-                format!("{} {}", terminal::escape(&p.version), table::short(&p.digest))
+                format!(
+                    "{} {}",
+                    terminal::escape(&p.version),
+                    table::short(&p.digest)
+                )
             }),
         ]
     };
-    table::render(&head, &status.steps.iter().map(row).collect::<Vec<_>>(), width)
+    table::render(
+        &head,
+        &status.steps.iter().map(row).collect::<Vec<_>>(),
+        width,
+    )
 }
 
 fn sinks(status: &Status, width: Option<usize>) -> String {
-    let head =
-        [("sink", Align::Left), ("records out", Align::Right), ("per second", Align::Right)];
+    let head = [
+        ("sink", Align::Left),
+        ("records out", Align::Right),
+        ("per second", Align::Right),
+    ];
     let row = |s: &crate::admin::SinkStatus| {
         vec![
             terminal::escape(&s.name),
@@ -146,7 +175,11 @@ fn sinks(status: &Status, width: Option<usize>) -> String {
             format!("{:.1}", s.per_second),
         ]
     };
-    table::render(&head, &status.sinks.iter().map(row).collect::<Vec<_>>(), width)
+    table::render(
+        &head,
+        &status.sinks.iter().map(row).collect::<Vec<_>>(),
+        width,
+    )
 }
 
 #[cfg(test)]
@@ -164,6 +197,9 @@ mod tests {
         let mut status = sample::status();
         status.state = RunState::Paused("step `sessions`: \x1b[2J".into());
         let text = describe(&status, Some(60));
-        assert!(text.starts_with("shop: PAUSED: step `sessions`: \\u{1b}[2J\n"), "{text}");
+        assert!(
+            text.starts_with("shop: PAUSED: step `sessions`: \\u{1b}[2J\n"),
+            "{text}"
+        );
     }
 }

@@ -18,8 +18,11 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(&text)
 }
 
-/// A line on stderr that says what goes on.
+/// A line on stderr that says what goes on; an empty one is left out.
 pub fn progress(line: &str) {
+    if line.is_empty() {
+        return;
+    }
     // Nobody reads it: go on all the same.
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -43,6 +46,10 @@ pub fn width() -> Option<usize> {
     } else {
         USUAL
     })
+}
+
+pub fn stderr_is_terminal() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// <https://no-color.org>: set and not empty means none.

@@ -43,7 +43,11 @@ fn describe(versions: &[Version], width: Option<usize>) -> String {
     ];
     let row = |v: &Version| {
         vec![
-            if v.in_force { "*".into() } else { String::new() },
+            if v.in_force {
+                "*".into()
+            } else {
+                String::new()
+            },
             table::short(&v.digest),
             table::thousands(v.since_checkpoint),
             screen::time(v.at),
