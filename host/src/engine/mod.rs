@@ -8,6 +8,7 @@ pub mod clock;
 pub mod control;
 pub mod handle;
 pub mod coordinator;
+pub mod embedded;
 pub mod exchange;
 pub mod meta;
 pub mod metrics;

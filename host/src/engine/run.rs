@@ -38,6 +38,11 @@ impl Running {
         &self.handle
     }
 
+    /// All workers are done.
+    pub fn is_over(&self) -> bool {
+        self.workers.iter().all(JoinHandle::is_finished)
+    }
+
     /// Waits for the end, by itself or after [`Handle::stop`]; the state is closed when this returns.
     pub fn join(self) -> Result<(), RunError> {
         let shared = self.handle.shared().clone();

@@ -68,8 +68,10 @@ pub fn source(name: Spanned<String>, r: &mut Reader) -> Source {
     } else {
         r.nested("event_time", event_time)
     };
-    for key in brought.into_iter().filter(|k| generated && r.has(k)) {
-        let span = r.key_span(key).unwrap_or(r.span);
+    for key in brought {
+        let Some(span) = r.key_span(key).filter(|_| generated) else {
+            continue;
+        };
         r.findings
             .error(span, format!("the generator brings its own `{key}`"))
             .help(format!("remove `{key}` from {place}"));
@@ -94,17 +96,13 @@ pub fn source(name: Spanned<String>, r: &mut Reader) -> Source {
 fn connector(r: &mut Reader, place: &str) -> Option<SourceConnector> {
     let kafka = r.nested("kafka", kafka);
     let file = r.nested("file", |r| SourceConnector::File {
-        path: path(r, &place_of_file(r)),
+        path: path(r, "path = \"clicks.jsonl\""),
     });
     let generate = r.nested("generate", generate);
     if !r.has("parquet") && !r.has("http") && !r.has("postgres") {
         one_connector(r, &CONNECTORS, place);
     }
     kafka.or(file).or(generate)
-}
-
-fn place_of_file(_: &Reader) -> String {
-    "path = \"clicks.jsonl\"".into()
 }
 
 /// The path of a file that can be read as CSV or JSON lines.
@@ -203,7 +201,7 @@ fn fields(r: &mut Reader) -> Option<Vec<Field>> {
     whole.flatten()
 }
 
-fn field(r: &mut Reader, name: &Spanned<String>, node: &Node) -> Option<Field> {
+fn field<'t>(r: &mut Reader<'t, '_>, name: &Spanned<String>, node: &'t Node) -> Option<Field> {
     if name.value.is_empty() || name.value.starts_with('_') {
         r.findings
             .error(name.span, format!("`{}` is no name for a column", name.value))

@@ -75,7 +75,8 @@ impl Resolver<'_> {
             late: component.kind() == Kind::Keyed && order == Order::EventTime,
         };
         let ports = self.ports(&planned, &shape, plugin.file.as_ref()?.span)?;
-        let signature = signature(&component, &shape, order);
+        let signature = signature(component.kind(), component.description(), &shape, order);
+        let late_port = shape.late.then(|| ports.len() - 1);
         Some(Step {
             name: step.name.value.clone(),
             inputs: vec![rows.input],
@@ -93,7 +94,7 @@ impl Resolver<'_> {
                 },
                 order,
                 state_ttl: None,
-                late_port: shape.late.then(|| ports.len() - 1),
+                late_port,
             })),
             ports,
             signature,
@@ -301,10 +302,9 @@ impl Shape<'_> {
 }
 
 /// What must stay the same for the step's state to stay valid.
-fn signature(component: &Component, shape: &Shape, order: Order) -> Value {
-    let description = component.description();
+fn signature(kind: Kind, description: &Description, shape: &Shape, order: Order) -> Value {
     let key: Vec<_> = shape.key_fields().iter().map(|f| column_signature(f)).collect();
-    if component.kind() == Kind::Transform {
+    if kind == Kind::Transform {
         return json!({ "operator": "plugin", "kind": "stateless" });
     }
     let mut signature = json!({
