@@ -1,1 +1,31 @@
 //! Apache Kafka through librdkafka; rdkafka is named here only.
+//!
+//! What is read is assigned by hand and positioned by the engine's checkpoint: no consumer group decides anything, group
+//! offsets are committed for lag monitors only. What is written goes through one idempotent producer a sink, and a
+//! checkpoint waits for the delivery reports of exactly its own records.
+//!
+//! Invariant: nothing here lets librdkafka choose a position. An offset that the broker no longer has is an error that
+//! names it, never a jump.
+
+pub mod admin;
+mod connection;
+mod dead_letters;
+mod embedded;
+mod feed;
+mod producer;
+mod properties;
+mod queue;
+mod reader;
+mod sink;
+mod source;
+
+pub use dead_letters::KafkaDeadLetters;
+pub use embedded::EmbeddedBroker;
+pub use feed::GeneratorFeed;
+pub use producer::TopicProducer;
+pub use properties::{check_mechanism, check_property};
+pub use sink::KafkaSink;
+pub use source::KafkaSource;
+
+#[cfg(test)]
+mod tests;

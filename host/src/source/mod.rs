@@ -3,6 +3,10 @@
 //! A source has partitions; a worker reads some of them through one [`Reader`]. A source keeps no position that matters:
 //! the engine's checkpoint says where to go on.
 
+pub mod file;
+pub mod generate;
+mod records;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +19,8 @@ use crate::error::ConnectorError;
 pub struct Position {
     /// Kafka: the next offset. File: the next byte. Generator: the next index.
     pub offset: i64,
-    /// File: records before `offset` (the header counts), so that line numbers survive a restart. Elsewhere equal to `offset`.
+    /// File: lines before `offset` (the header counts, and each line of a CSV record of several), so that line numbers
+    /// survive a restart. Elsewhere equal to `offset`.
     pub record: i64,
 }
 
@@ -36,7 +41,8 @@ pub struct Record<'a> {
     pub number: i64,
     /// Where reading goes on after this record.
     pub next: Position,
-    /// Kafka tombstones have none.
+    /// Kafka tombstones have none. A file's record that is longer than [`crate::limits::RECORD_BYTES_MAX`] is cut off
+    /// one byte beyond that, which no decoder accepts.
     pub value: Option<&'a [u8]>,
 }
 
@@ -70,6 +76,11 @@ pub trait Source: Send + Sync {
     /// A reader of some of the partitions, used by one thread.
     fn reader(&self, partitions: Vec<Partition>) -> Result<Box<dyn Reader>, ConnectorError>;
 
+    /// The first record of a format that has a header (CSV), known once [`partitions`](Self::partitions) has returned.
+    fn header(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// What the `position` of a dead letter says, for example `{ "topic": .., "partition": .., "offset": .. }`.
     fn describe(&self, partition: u32, number: i64) -> serde_json::Value;
 
@@ -87,6 +98,9 @@ pub trait Reader: Send {
         wait: Duration,
         each: &mut dyn FnMut(Record<'_>),
     ) -> Result<(), ConnectorError>;
+
+    /// From now on leaves exactly these partitions unread; they are not caught up because of it.
+    fn pause(&mut self, partitions: &[u32]);
 
     /// One entry a partition, true after the last `poll`.
     fn progress(&self) -> Vec<Progress>;

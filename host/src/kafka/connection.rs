@@ -1,0 +1,387 @@
+//! What every Kafka client of the host shares: its configuration, and one place that hears whether the broker is there.
+//!
+//! librdkafka reports a broker that is away many times a second and in many words. Here it is said once, with the cause,
+//! and once more when it is back. Errors that no waiting heals (wrong password, unknown certificate) are kept for the next
+//! call to fail with.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::properties::{self, Scope, check_mechanism};
+use crate::error::ConnectorError;
+use crate::pipeline::plan::{Brokers, Cluster};
+
+/// A broker that comes and goes is not spoken of more often than this.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// librdkafka's own lines (seen at log level debug): one a facility in this time.
+const LOG_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// State of the connection of one source, sink or dead-letter topic, shared by its clients.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Who is connected to what, as errors and log lines name it.
+    place: String,
+    down: AtomicBool,
+    state: Mutex<LinkState>,
+}
+
+#[derive(Debug, Default)]
+struct LinkState {
+    /// What librdkafka said last about a single connection.
+    cause: Option<String>,
+    since: Option<Instant>,
+    said: Option<Instant>,
+    was_said: bool,
+    was_up: bool,
+    fatal: Option<String>,
+    logged: HashMap<String, (Instant, u64)>,
+}
+
+impl Link {
+    pub(super) fn new(place: String) -> Self {
+        Self {
+            place,
+            down: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The broker answered.
+    pub(super) fn seen(&self) {
+        if !self.down.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = self.lock();
+        self.down.store(false, Ordering::Relaxed);
+        state.was_up = true;
+        state.cause = None;
+        let away = state.since.take().map(|since| since.elapsed());
+        if std::mem::take(&mut state.was_said) {
+            let away = away.unwrap_or_default().as_secs_f32();
+            tracing::info!("{}: the broker is back after {away:.1} s", self.place);
+        }
+    }
+
+    /// The broker answered for the first time: TLS works, so that later failures of it are worth a retry.
+    pub(super) fn connected(&self) {
+        self.lock().was_up = true;
+        self.seen();
+    }
+
+    /// The broker does not answer; `cause` unless librdkafka has given a better one.
+    pub(super) fn lost(&self, cause: &str) {
+        let mut state = self.lock();
+        if self.down.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        state.since = Some(Instant::now());
+        if state
+            .said
+            .is_some_and(|said| said.elapsed() < SAY_AGAIN_AFTER)
+        {
+            return;
+        }
+        state.said = Some(Instant::now());
+        state.was_said = true;
+        let cause = state.cause.as_deref().unwrap_or(cause);
+        tracing::warn!(
+            "{}: no broker can be reached ({cause}); trying again until one is",
+            self.place
+        );
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// Fails if something happened that waiting does not heal.
+    pub(super) fn check(&self) -> Result<(), ConnectorError> {
+        match &self.lock().fatal {
+            Some(cause) => Err(self.failed(cause)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn failed(&self, cause: impl ToString) -> ConnectorError {
+        ConnectorError::failed(&self.place, cause)
+    }
+
+    pub(super) fn stopped(&self) -> ConnectorError {
+        ConnectorError::Stopped {
+            place: self.place.clone(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LinkState> {
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn give_up(&self, cause: String) {
+        self.lock().fatal.get_or_insert(cause);
+    }
+
+    /// What [`ClientContext::error`] of every client of this link does.
+    pub(super) fn hear_error(&self, error: &KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::PartitionEOF) | None => {}
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.lost(reason),
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                self.give_up(format!(
+                    "the broker refuses these credentials: {reason}; look at `properties` under [kafka]"
+                ));
+            }
+            Some(RDKafkaErrorCode::SSL) if !self.lock().was_up => {
+                self.give_up(format!(
+                    "no TLS connection: {reason}; look at security.protocol and the ssl. properties under [kafka]"
+                ));
+            }
+            Some(RDKafkaErrorCode::Fatal) => {
+                self.give_up(format!("librdkafka cannot go on: {reason}"))
+            }
+            Some(code) => {
+                if is_transient(code) {
+                    self.lock().cause = Some(reason.to_owned());
+                }
+                self.hear_log("ERROR", reason);
+            }
+        }
+    }
+
+    /// What [`ClientContext::log`] of every client of this link does: log level debug, and not a flood even there.
+    pub(super) fn hear_log(&self, facility: &str, line: &str) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let mut state = self.lock();
+        let entry = state
+            .logged
+            .entry(facility.to_owned())
+            .or_insert_with(|| (Instant::now() - LOG_AGAIN_AFTER, 0));
+        if entry.0.elapsed() < LOG_AGAIN_AFTER {
+            entry.1 += 1;
+            return;
+        }
+        let skipped = std::mem::take(&mut entry.1);
+        entry.0 = Instant::now();
+        tracing::debug!(
+            "{}: librdkafka {facility}: {line} ({skipped} lines like it left out)",
+            self.place
+        );
+    }
+}
+
+/// Context of a client that only asks or administrates.
+pub(super) struct Asking(pub(super) Arc<Link>);
+
+impl ClientContext for Asking {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, line: &str) {
+        self.0.hear_log(facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.hear_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for Asking {}
+
+/// Whether the operation is worth repeating: the broker or a leader is away, or moving.
+pub(super) fn is_transient(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::*;
+    matches!(
+        code,
+        AllBrokersDown
+            | BrokerNotAvailable
+            | BrokerTransportFailure
+            | CoordinatorLoadInProgress
+            | CoordinatorNotAvailable
+            | FencedLeaderEpoch
+            | KafkaStorageError
+            | LeaderNotAvailable
+            | NetworkException
+            | NotCoordinator
+            | NotLeaderForPartition
+            | OffsetNotAvailable
+            | OperationTimedOut
+            | ReplicaNotAvailable
+            | RequestTimedOut
+            | Resolve
+            | SSL
+            | TimedOutQueue
+            | UnknownLeaderEpoch
+            | WaitingForCoordinator
+    )
+}
+
+/// The cause of a failed call without the values of properties, which may be secret.
+pub(super) fn cause(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, cause, name, _) => format!("property {name:?}: {cause}"),
+        other => other.to_string(),
+    }
+}
+
+/// The hosts of a cluster, for messages and for `bootstrap.servers`.
+pub(super) fn hosts(cluster: &Cluster) -> &str {
+    match &cluster.brokers {
+        Brokers::At(hosts) => hosts,
+        Brokers::Embedded => "embedded",
+    }
+}
+
+/// Configuration of a client of `kind` (not [`Scope::Both`]): the defaults, what the pipeline file says, what must be.
+pub(super) fn config(
+    cluster: &Cluster,
+    kind: Scope,
+    place: &str,
+    defaults: &[(&str, &str)],
+    fixed: &[(&str, &str)],
+) -> Result<ClientConfig, ConnectorError> {
+    let Brokers::At(hosts) = &cluster.brokers else {
+        return Err(ConnectorError::failed(
+            place,
+            "the embedded broker was not started",
+        ));
+    };
+    check_mechanism(&cluster.properties).map_err(|cause| ConnectorError::failed(place, cause))?;
+    let mut config = ClientConfig::new();
+    config.set_log_level(RDKafkaLogLevel::Info);
+    for (name, value) in COMMON.iter().chain(defaults) {
+        config.set(*name, *value);
+    }
+    for (name, value) in &cluster.properties {
+        match properties::scope(name) {
+            Some(scope) if scope == kind || scope == Scope::Both => {
+                remove_synonym(&mut config, name);
+                config.set(name, value);
+            }
+            Some(_) => {}
+            None => {
+                let refusal = properties::check_property(name, value)
+                    .err()
+                    .unwrap_or_default();
+                return Err(ConnectorError::failed(place, refusal));
+            }
+        }
+    }
+    for (name, value) in fixed {
+        config.set(*name, *value);
+    }
+    config.set("bootstrap.servers", hosts);
+    Ok(config)
+}
+
+const COMMON: &[(&str, &str)] = &[
+    ("client.id", "tidemill"),
+    ("log.connection.close", "false"),
+    ("reconnect.backoff.max.ms", "2000"),
+    ("socket.keepalive.enable", "true"),
+];
+
+/// A default of ours must not fight with what the pipeline file says under librdkafka's other name for it.
+fn remove_synonym(config: &mut ClientConfig, name: &str) {
+    const SYNONYMS: &[(&str, &str)] = &[
+        ("compression.type", "compression.codec"),
+        ("delivery.timeout.ms", "message.timeout.ms"),
+        ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+        ("queue.buffering.max.ms", "linger.ms"),
+    ];
+    if let Some((_, ours)) = SYNONYMS.iter().find(|(theirs, _)| *theirs == name) {
+        config.remove(ours);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn cluster(properties: &[(&str, &str)]) -> Cluster {
+        Cluster {
+            brokers: Brokers::At("localhost:1".into()),
+            properties: properties
+                .iter()
+                .map(|(k, v)| (k.to_string(), v.to_string()))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_pipeline_file_beats_defaults_but_not_what_must_be() {
+        let cluster = cluster(&[("compression.type", "zstd"), ("fetch.min.bytes", "9")]);
+        let defaults = [("compression.codec", "lz4"), ("linger.ms", "5")];
+        let config = config(
+            &cluster,
+            Scope::Producer,
+            "x",
+            &defaults,
+            &[("acks", "all")],
+        )
+        .unwrap();
+        assert_eq!(config.get("compression.type"), Some("zstd"));
+        assert_eq!(config.get("compression.codec"), None);
+        assert_eq!(config.get("linger.ms"), Some("5"));
+        assert_eq!(config.get("acks"), Some("all"));
+        assert_eq!(config.get("fetch.min.bytes"), None);
+    }
+
+    #[test]
+    fn what_the_list_refuses_reaches_no_client() {
+        let refused = cluster(&[("sasl.kerberos.kinit.cmd", "rm")]);
+        let error = config(&refused, Scope::Consumer, "source clicks", &[], &[]).unwrap_err();
+        assert!(error.to_string().contains("source clicks"), "{error}");
+        let embedded = Cluster {
+            brokers: Brokers::Embedded,
+            properties: BTreeMap::new(),
+        };
+        assert!(config(&embedded, Scope::Consumer, "x", &[], &[]).is_err());
+    }
+
+    #[test]
+    fn credentials_that_are_refused_end_the_waiting_and_an_outage_does_not() {
+        let link = Link::new("source clicks".into());
+        link.hear_error(
+            &KafkaError::Global(RDKafkaErrorCode::AllBrokersDown),
+            "1/1 brokers are down",
+        );
+        assert!(link.is_down());
+        link.check().unwrap();
+        link.seen();
+        assert!(!link.is_down());
+        link.hear_error(
+            &KafkaError::Global(RDKafkaErrorCode::Authentication),
+            "bad password",
+        );
+        let error = link.check().unwrap_err().to_string();
+        assert!(
+            error.contains("source clicks") && error.contains("bad password"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn tls_failures_are_final_only_before_the_first_answer() {
+        let ssl = KafkaError::Global(RDKafkaErrorCode::SSL);
+        let never_up = Link::new("a".into());
+        never_up.hear_error(&ssl, "certificate verify failed");
+        assert!(never_up.check().is_err());
+        let was_up = Link::new("b".into());
+        was_up.connected();
+        was_up.hear_error(&ssl, "connection reset in handshake");
+        was_up.check().unwrap();
+    }
+}

@@ -1,0 +1,361 @@
+//! Reads the partitions of one worker.
+//!
+//! Keeps, per partition, the next offset and whether the end was reached. The end is known by position, never by counting:
+//! control records and aborted ones take offsets too, and librdkafka reports the end of a partition with its offset.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::connection::{Link, cause, is_transient};
+use super::queue::{BatchConsumer, Fetched};
+use super::source::SourceContext;
+use crate::error::ConnectorError;
+use crate::limits::EPOCH_RECORDS_MAX;
+use crate::source::{Partition, Position, Progress, Reader, Record};
+
+/// While the broker is away, or a partition is said to be unknown, it is asked this often.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How long a probe may hold up a worker.
+const PROBE_WAIT: Duration = Duration::from_millis(50);
+/// So many probes in a row must say that the topic is gone: brokers that start say so too, for a moment.
+const GONE_AFTER_PROBES: u32 = 20;
+/// Events (log lines, errors) served before records are read.
+const EVENTS_MAX: usize = 64;
+
+pub(super) struct KafkaReader {
+    batches: Option<BatchConsumer<SourceContext>>,
+    topic: String,
+    link: Arc<Link>,
+    parts: Vec<Part>,
+    index: HashMap<i32, usize>,
+    probed: Instant,
+    unknown: u32,
+}
+
+struct Part {
+    id: u32,
+    next: i64,
+    end: Option<i64>,
+    /// librdkafka has reported the end at `next`.
+    at_end: bool,
+    stopped: bool,
+}
+
+impl Part {
+    fn finished(&self) -> bool {
+        self.end.is_some_and(|end| self.next >= end)
+    }
+}
+
+impl KafkaReader {
+    pub(super) fn open(
+        topic: &str,
+        link: Arc<Link>,
+        partitions: Vec<Partition>,
+        consumer: impl FnOnce() -> Result<BaseConsumer<SourceContext>, ConnectorError>,
+    ) -> Result<Self, ConnectorError> {
+        let parts: Vec<Part> = partitions.iter().map(part).collect();
+        let unread: Vec<&Part> = parts.iter().filter(|p| !p.finished()).collect();
+        let batches = match unread.is_empty() {
+            true => None,
+            false => Some(assign(topic, &link, &unread, consumer()?)?),
+        };
+        Ok(Self {
+            batches,
+            topic: topic.to_owned(),
+            link,
+            index: parts
+                .iter()
+                .enumerate()
+                .map(|(at, p)| (p.id as i32, at))
+                .collect(),
+            parts,
+            probed: Instant::now(),
+            unknown: 0,
+        })
+    }
+
+    /// Serves log lines and errors of the client.
+    fn serve_events(&self, batches: &BatchConsumer<SourceContext>) -> Result<(), ConnectorError> {
+        for _ in 0..EVENTS_MAX {
+            match batches.consumer().poll(Duration::ZERO) {
+                None => break,
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                    return Err(self.link.failed(code));
+                }
+                // The context has heard it.
+                Some(Err(_)) => {}
+                Some(Ok(_)) => {
+                    return Err(self.link.failed("a record came past the partition queues"));
+                }
+            }
+        }
+        self.link.check()
+    }
+
+    /// Asks for the topic while the broker is away or does not know it; a fetch that works again says nothing by itself.
+    fn probe(&mut self, batches: &BatchConsumer<SourceContext>) -> Result<(), ConnectorError> {
+        let due = self.link.is_down() || self.unknown > 0;
+        if !due || self.probed.elapsed() < PROBE_EVERY {
+            return Ok(());
+        }
+        self.probed = Instant::now();
+        let metadata = batches
+            .consumer()
+            .client()
+            .fetch_metadata(Some(&self.topic), PROBE_WAIT);
+        let Ok(metadata) = metadata else {
+            return Ok(());
+        };
+        self.link.seen();
+        let known = metadata
+            .topics()
+            .iter()
+            .any(|t| t.error().is_none() && !t.partitions().is_empty());
+        self.unknown = if known { 0 } else { self.unknown + 1 };
+        if self.unknown > GONE_AFTER_PROBES {
+            return Err(self.link.failed(
+                "the topic no longer exists; create it again, or point the source at another one and run `tidemill reset`",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Stops fetching partitions that a bounded run has finished.
+    fn stop_finished(&mut self, batches: &BatchConsumer<SourceContext>) {
+        if self.parts.iter().all(|p| p.end.is_none()) {
+            return;
+        }
+        let mut done = TopicPartitionList::new();
+        for part in self.parts.iter_mut().filter(|p| p.finished() && !p.stopped) {
+            part.stopped = true;
+            done.add_partition(&self.topic, part.id as i32);
+        }
+        if done.count() > 0
+            && let Err(error) = batches.consumer().pause(&done)
+        {
+            // Harmless: records beyond the end are dropped as they come.
+            tracing::debug!("{}: {}", self.link.place(), cause(&error));
+        }
+    }
+}
+
+fn part(partition: &Partition) -> Part {
+    let next = partition.start.offset;
+    Part {
+        id: partition.id,
+        next,
+        end: partition.end,
+        at_end: false,
+        // Finished before it began: never assigned.
+        stopped: partition.end.is_some_and(|end| next >= end),
+    }
+}
+
+fn assign(
+    topic: &str,
+    link: &Link,
+    parts: &[&Part],
+    consumer: BaseConsumer<SourceContext>,
+) -> Result<BatchConsumer<SourceContext>, ConnectorError> {
+    let ids: Vec<i32> = parts.iter().map(|p| p.id as i32).collect();
+    let batches = BatchConsumer::new(consumer, topic, &ids)
+        .ok_or_else(|| link.failed("librdkafka gave no queue for the partitions"))?;
+    let mut assignment = TopicPartitionList::with_capacity(parts.len());
+    for part in parts {
+        assignment
+            .add_partition_offset(topic, part.id as i32, Offset::Offset(part.next))
+            .map_err(|error| link.failed(cause(&error)))?;
+    }
+    batches
+        .consumer()
+        .assign(&assignment)
+        .map_err(|error| link.failed(cause(&error)))?;
+    Ok(batches)
+}
+
+impl Reader for KafkaReader {
+    fn poll(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Result<(), ConnectorError> {
+        let Some(mut batches) = self.batches.take() else {
+            return Ok(());
+        };
+        let result = self.poll_batches(&mut batches, max, wait, each);
+        self.batches = Some(batches);
+        result
+    }
+
+    fn pause(&mut self, partitions: &[u32]) {
+        let Some(batches) = &self.batches else { return };
+        let list = |of: &mut dyn Iterator<Item = &Part>| {
+            let mut list = TopicPartitionList::new();
+            for part in of.filter(|p| !p.stopped) {
+                list.add_partition(&self.topic, part.id as i32);
+            }
+            list
+        };
+        let held = list(&mut self.parts.iter().filter(|p| partitions.contains(&p.id)));
+        let free = list(&mut self.parts.iter().filter(|p| !partitions.contains(&p.id)));
+        for result in [batches.consumer().pause(&held), batches.consumer().resume(&free)] {
+            if let Err(error) = result {
+                // A partition that is read all the same only fills the buffer it was to spare.
+                tracing::debug!("{}: {}", self.link.place(), cause(&error));
+            }
+        }
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        self.parts
+            .iter()
+            .map(|part| self.progress_of(part))
+            .collect()
+    }
+}
+
+impl KafkaReader {
+    fn poll_batches(
+        &mut self,
+        batches: &mut BatchConsumer<SourceContext>,
+        max: usize,
+        wait: Duration,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Result<(), ConnectorError> {
+        self.serve_events(batches)?;
+        let mut failed = Ok(());
+        let entries = batches.read(max.min(EPOCH_RECORDS_MAX), wait, &mut |fetched| {
+            let result = self.take(fetched, each);
+            if failed.is_ok() {
+                failed = result;
+            }
+        });
+        failed?;
+        if entries > 0 {
+            self.stop_finished(batches);
+        } else {
+            self.probe(batches)?;
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        fetched: Fetched<'_>,
+        each: &mut dyn FnMut(Record<'_>),
+    ) -> Result<(), ConnectorError> {
+        match fetched {
+            Fetched::Record {
+                partition,
+                offset,
+                value,
+            } => {
+                self.link.seen();
+                if let Some(&at) = self.index.get(&partition) {
+                    self.parts[at].take(offset, value, each);
+                    self.unknown = 0;
+                }
+                Ok(())
+            }
+            Fetched::Event {
+                partition,
+                offset,
+                code,
+                text,
+            } => self.event(partition, offset, code, text),
+        }
+    }
+
+    fn event(
+        &mut self,
+        partition: i32,
+        offset: i64,
+        code: RDKafkaErrorCode,
+        text: &str,
+    ) -> Result<(), ConnectorError> {
+        let part = self.index.get(&partition).map(|&at| &mut self.parts[at]);
+        match code {
+            RDKafkaErrorCode::PartitionEOF => {
+                self.link.seen();
+                if let Some(part) = part {
+                    part.next = part.next.max(offset);
+                    part.at_end = true;
+                }
+                Ok(())
+            }
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition => {
+                self.unknown = self.unknown.max(1);
+                Ok(())
+            }
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                let wanted = part.map_or(offset, |part| part.next);
+                Err(self.link.failed(format!(
+                    "partition {partition}: offset {wanted}, where reading goes on, is not in the topic any more: {text}; \
+                     its records were deleted before they were read. `tidemill reset` starts anew"
+                )))
+            }
+            code if is_transient(code) => {
+                tracing::debug!("{}: partition {partition}: {text}", self.link.place());
+                Ok(())
+            }
+            code => Err(self.link.failed(format!(
+                "partition {partition} at offset {offset}: {code}: {text}"
+            ))),
+        }
+    }
+
+    fn progress_of(&self, part: &Part) -> Progress {
+        let finished = part.finished();
+        let last = match (part.end, &self.batches) {
+            (Some(end), _) if finished => Some(end),
+            (_, Some(batches)) => batches.end_seen(part.id as i32),
+            _ => None,
+        };
+        let lag = last.map(|last| u64::try_from(last - part.next).unwrap_or(0));
+        Progress {
+            partition: part.id,
+            next: Position {
+                offset: part.next,
+                record: part.next,
+            },
+            // The end that the last fetch saw may be beyond the one reported: then something came since.
+            caught_up: finished || (part.at_end && lag == Some(0)),
+            finished,
+            lag,
+        }
+    }
+}
+
+impl Part {
+    fn take(&mut self, offset: i64, value: Option<&[u8]>, each: &mut dyn FnMut(Record<'_>)) {
+        self.at_end = false;
+        if self.end.is_some_and(|end| offset >= end) {
+            // Beyond the end: whatever was before it has been read.
+            self.next = self.next.max(self.end.unwrap_or(offset));
+            return;
+        }
+        if offset < self.next {
+            // A fetch after a reconnect may begin in the middle of a batch of the broker.
+            return;
+        }
+        self.next = offset + 1;
+        each(Record {
+            partition: self.id,
+            number: offset,
+            next: Position {
+                offset: offset + 1,
+                record: offset + 1,
+            },
+            value,
+        });
+    }
+}
