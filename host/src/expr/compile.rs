@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError, ScalarValue};
@@ -19,8 +19,9 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr as Sql, Spanned, Visit, Visitor};
 
-use super::functions::Functions;
+use super::functions::{FILLING, Functions};
 use super::{Column, Compiled, ExprError, names, words};
+use crate::limits::EXPRESSION_FILL_MAX;
 
 /// Compiles expressions over the columns of one schema.
 pub(super) struct Compiler<'a> {
@@ -44,6 +45,8 @@ enum Trouble {
     /// A part without columns fails for every row.
     Constant(String),
     TooLarge(u64),
+    /// The function fills with as much as a row says.
+    Unbounded(String),
 }
 
 impl From<DataFusionError> for Trouble {
@@ -143,7 +146,7 @@ impl<'a> Compiler<'a> {
         let data_type = logical
             .get_type(&self.planned)
             .map_err(|e| blame(e.into()))?;
-        let Some(column_type) = column_type(&data_type) else {
+        let Some(column_type) = words::column_type(&data_type) else {
             let help = match data_type {
                 DataType::Null => "say which type it has: `cast(null as string)`",
                 DataType::Date32 => "write `cast(... as timestamp)` or `cast(... as string)`",
@@ -177,9 +180,7 @@ impl<'a> Compiler<'a> {
         let options = ParserOptions::from(&functions.options.sql_parser);
         let planner = SqlToRel::new_with_options(functions, options);
         let expr = planner.sql_to_expr(tree.clone(), &self.planned, &mut PlannerContext::new())?;
-        if let Some(number) = unsigned_literal(&expr)? {
-            return Err(Trouble::TooLarge(number));
-        }
+        check_sizes(&expr)?;
         let expr = expr.transform_up(one_type_each).data()?;
         let asked = self.text_casts(&expr)?;
         let expr = self.simplifier.coerce(expr, &self.planned)?;
@@ -288,6 +289,9 @@ impl<'a> Compiler<'a> {
             Trouble::TooLarge(number) => {
                 ExprError::new(format!("{number} does not fit into an int of 64 bits"))
             }
+            Trouble::Unbounded(name) => ExprError::new(format!(
+                "`{name}` needs a plain number as its length, at most {EXPRESSION_FILL_MAX}"
+            )),
             Trouble::TextCast(to) => {
                 let error =
                     ExprError::new(self.mismatch(part).unwrap_or_else(|| {
@@ -399,32 +403,15 @@ fn cannot_fail(expr: &Arc<dyn PhysicalExpr>) -> bool {
                 || expr.downcast_ref::<physical::IsNotNullExpr>().is_some()
                 || expr.downcast_ref::<physical::NotExpr>().is_some()
                 || expr.downcast_ref::<physical::InListExpr>().is_some()
+                || expr.downcast_ref::<physical::LikeExpr>().is_some()
         }
     };
     steady && expr.children().into_iter().all(cannot_fail)
 }
 
-/// The type in which a pipeline holds values of `data_type`.
-fn column_type(data_type: &DataType) -> Option<DataType> {
-    Some(match data_type {
-        t if t.is_string() => DataType::Utf8,
-        DataType::Dictionary(_, value) => return column_type(value),
-        t if t.is_integer() => DataType::Int64,
-        t if t.is_floating() => DataType::Float64,
-        DataType::Boolean => DataType::Boolean,
-        DataType::Timestamp(..) => timestamp(),
-        t if t.is_binary() => DataType::Binary,
-        _ => return None,
-    })
-}
-
-fn timestamp() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
-
 /// `cast(x as int)` means the one integer type there is, and so for the others.
 fn one_type_each(node: Expr) -> Result<Transformed<Expr>, DataFusionError> {
-    let wanted = |data_type: &DataType| column_type(data_type).filter(|t| t != data_type);
+    let wanted = |data_type: &DataType| words::column_type(data_type).filter(|t| t != data_type);
     Ok(match node {
         Expr::Cast(c) => match wanted(c.field.data_type()) {
             Some(to) => Transformed::yes(cast(*c.expr, to)),
@@ -438,15 +425,26 @@ fn one_type_each(node: Expr) -> Result<Transformed<Expr>, DataFusionError> {
     })
 }
 
-fn unsigned_literal(expr: &Expr) -> Result<Option<u64>, DataFusionError> {
+/// Integers fit, and what fills memory says by how much.
+fn check_sizes(expr: &Expr) -> Result<(), Trouble> {
     let mut found = None;
     expr.apply(|node| {
-        if let Expr::Literal(ScalarValue::UInt64(Some(number)), _) = node {
-            found = Some(*number);
+        match node {
+            Expr::Literal(ScalarValue::UInt64(Some(number)), _) => {
+                found = Some(Trouble::TooLarge(*number));
+            }
+            Expr::ScalarFunction(f) if FILLING.contains(&f.name()) && !is_small(f.args.get(1)) => {
+                found = Some(Trouble::Unbounded(f.name().to_string()));
+            }
+            _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(found)
+    found.map_or(Ok(()), Err)
+}
+
+fn is_small(argument: Option<&Expr>) -> bool {
+    matches!(argument, Some(Expr::Literal(ScalarValue::Int64(Some(n)), _)) if *n <= EXPRESSION_FILL_MAX)
 }
 
 fn may_fail(node: &Expr) -> bool {
