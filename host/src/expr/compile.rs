@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError, ScalarValue};
+use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::SimplifyContext;
@@ -19,8 +19,8 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr as Sql, Spanned, Visit, Visitor};
 
-use super::functions::{FILLING, Functions};
-use super::{Column, Compiled, ExprError, names, words};
+use super::functions::Functions;
+use super::{Column, Compiled, ExprError, names, trees, words};
 use crate::limits::EXPRESSION_FILL_MAX;
 
 /// Compiles expressions over the columns of one schema.
@@ -38,7 +38,7 @@ pub(super) struct Item {
 }
 
 /// Why planning failed, before it is known where.
-enum Trouble {
+pub(super) enum Trouble {
     DataFusion(DataFusionError),
     /// Text would be cast to another type without being asked.
     TextCast(DataType),
@@ -87,7 +87,7 @@ impl<'a> Compiler<'a> {
         let mut parts: Vec<(Compiled, bool)> = Vec::new();
         for part in conjuncts(&tree.expr) {
             let expr = self.condition(sql, part)?;
-            let steady = cannot_fail(&expr);
+            let steady = trees::cannot_fail(&expr);
             let text = part.to_string();
             match parts.last_mut() {
                 Some((before, true)) if steady => *before = both(before, &text, expr),
@@ -180,8 +180,11 @@ impl<'a> Compiler<'a> {
         let options = ParserOptions::from(&functions.options.sql_parser);
         let planner = SqlToRel::new_with_options(functions, options);
         let expr = planner.sql_to_expr(tree.clone(), &self.planned, &mut PlannerContext::new())?;
-        check_sizes(&expr)?;
-        let expr = expr.transform_up(one_type_each).data()?;
+        trees::check_sizes(&expr)?;
+        let expr = expr.transform_up(trees::one_type_each).data()?;
+        let expr = expr
+            .transform_up(|node| trees::times_read(node, &self.planned))
+            .data()?;
         let asked = self.text_casts(&expr)?;
         let expr = self.simplifier.coerce(expr, &self.planned)?;
         let expr = expr.transform_up(|node| self.widened(node)).data()?;
@@ -203,7 +206,7 @@ impl<'a> Compiler<'a> {
 
     fn physical(&self, expr: &Expr) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         let context = PhysicalPlanningContext::default();
-        checked(
+        trees::checked(
             create_physical_expr(expr, &self.planned, &self.props, &context)?,
             self.schema,
         )
@@ -244,7 +247,7 @@ impl<'a> Compiler<'a> {
     fn check_constants(&self, expr: &Expr) -> Result<(), Trouble> {
         let mut failed = None;
         expr.apply(|node| {
-            if !may_fail(node) || node.any_column_refs() {
+            if !trees::may_fail(node) || node.any_column_refs() {
                 return Ok(TreeNodeRecursion::Continue);
             }
             // Some functions exist only in simplified form; what stands under this node was or will be checked itself.
@@ -385,111 +388,8 @@ fn both(before: &Compiled, text: &str, expr: Arc<dyn PhysicalExpr>) -> Compiled 
     }
 }
 
-/// Comparisons of columns and constants: no row makes them fail.
-fn cannot_fail(expr: &Arc<dyn PhysicalExpr>) -> bool {
-    use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
-    let compares = |op: &Operator| {
-        matches!(
-            op,
-            Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom | And | Or
-        )
-    };
-    let steady = match expr.downcast_ref::<physical::BinaryExpr>() {
-        Some(binary) => compares(binary.op()),
-        None => {
-            expr.downcast_ref::<physical::Column>().is_some()
-                || expr.downcast_ref::<physical::Literal>().is_some()
-                || expr.downcast_ref::<physical::IsNullExpr>().is_some()
-                || expr.downcast_ref::<physical::IsNotNullExpr>().is_some()
-                || expr.downcast_ref::<physical::NotExpr>().is_some()
-                || expr.downcast_ref::<physical::InListExpr>().is_some()
-                || expr.downcast_ref::<physical::LikeExpr>().is_some()
-        }
-    };
-    steady && expr.children().into_iter().all(cannot_fail)
-}
-
-/// `cast(x as int)` means the one integer type there is, and so for the others.
-fn one_type_each(node: Expr) -> Result<Transformed<Expr>, DataFusionError> {
-    let wanted = |data_type: &DataType| words::column_type(data_type).filter(|t| t != data_type);
-    Ok(match node {
-        Expr::Cast(c) => match wanted(c.field.data_type()) {
-            Some(to) => Transformed::yes(cast(*c.expr, to)),
-            None => Transformed::no(Expr::Cast(c)),
-        },
-        Expr::TryCast(c) => match wanted(c.field.data_type()) {
-            Some(to) => Transformed::yes(datafusion_expr::try_cast(*c.expr, to)),
-            None => Transformed::no(Expr::TryCast(c)),
-        },
-        other => Transformed::no(other),
-    })
-}
-
-/// Integers fit, and what fills memory says by how much.
-fn check_sizes(expr: &Expr) -> Result<(), Trouble> {
-    let mut found = None;
-    expr.apply(|node| {
-        match node {
-            Expr::Literal(ScalarValue::UInt64(Some(number)), _) => {
-                found = Some(Trouble::TooLarge(*number));
-            }
-            Expr::ScalarFunction(f) if FILLING.contains(&f.name()) && !is_small(f.args.get(1)) => {
-                found = Some(Trouble::Unbounded(f.name().to_string()));
-            }
-            _ => {}
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    found.map_or(Ok(()), Err)
-}
-
-fn is_small(argument: Option<&Expr>) -> bool {
-    matches!(argument, Some(Expr::Literal(ScalarValue::Int64(Some(n)), _)) if *n <= EXPRESSION_FILL_MAX)
-}
-
-fn may_fail(node: &Expr) -> bool {
-    use Operator::{Divide, Minus, Modulo, Multiply, Plus};
-    match node {
-        Expr::BinaryExpr(b) => matches!(b.op, Plus | Minus | Multiply | Divide | Modulo),
-        Expr::Negative(_) | Expr::Cast(_) => true,
-        _ => false,
-    }
-}
-
 fn one_row() -> RecordBatch {
     let rows = RecordBatchOptions::new().with_row_count(Some(1));
     let schema = Arc::new(arrow::datatypes::Schema::empty());
     RecordBatch::try_new_with_options(schema, Vec::new(), &rows).expect("no column to disagree")
-}
-
-/// Integer `+ - *` and unary minus wrap unless each operator is told not to.
-fn checked(
-    expr: Arc<dyn PhysicalExpr>,
-    schema: &SchemaRef,
-) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
-    expr.transform_up(|node| {
-        if let Some(b) = node.downcast_ref::<physical::BinaryExpr>() {
-            if !matches!(
-                b.op(),
-                Operator::Plus | Operator::Minus | Operator::Multiply
-            ) {
-                return Ok(Transformed::no(node));
-            }
-            let b = physical::BinaryExpr::new(b.left().clone(), *b.op(), b.right().clone());
-            return Ok(Transformed::yes(
-                Arc::new(b.with_fail_on_overflow(true)) as _
-            ));
-        }
-        if let Some(n) = node.downcast_ref::<physical::NegativeExpr>()
-            && n.arg().data_type(schema)? == DataType::Int64
-        {
-            let zero = physical::lit(0_i64);
-            let minus = physical::BinaryExpr::new(zero, Operator::Minus, n.arg().clone());
-            return Ok(Transformed::yes(
-                Arc::new(minus.with_fail_on_overflow(true)) as _,
-            ));
-        }
-        Ok(Transformed::no(node))
-    })
-    .data()
 }

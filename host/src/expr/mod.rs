@@ -12,6 +12,7 @@ mod names;
 mod run;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod words;
 
 use std::fmt;

@@ -106,7 +106,8 @@ pub(super) fn column_type(data_type: &DataType) -> Option<DataType> {
     })
 }
 
-fn timestamp() -> DataType {
+/// The one type of times.
+pub(super) fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 

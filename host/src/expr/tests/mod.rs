@@ -196,6 +196,11 @@ fn times_compare_with_texts_in_utc() {
         &[0, 1],
         &[],
     );
+    check_where(
+        "'9000-01-01T00:00:00Z' > timestamp",
+        &[0, 1, 2, 3, 4, 5],
+        &[],
+    );
     check_where("timestamp in ('2026-01-01T00:00:00.000000Z')", &[0], &[]);
     check_where(
         "timestamp > cast('2026-01-03T00:00:00' as timestamp)",
@@ -208,7 +213,7 @@ fn times_compare_with_texts_in_utc() {
         &[],
     );
     check_where(
-        "timestamp > '1700-01-01' and timestamp < '2262-01-01T00:00:00Z'",
+        "timestamp > '1500-01-01' and timestamp < '9999-12-31T00:00:00Z'",
         &[0, 1, 2, 3, 4, 5],
         &[],
     );
