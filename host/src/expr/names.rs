@@ -105,7 +105,7 @@ pub(super) fn resolve(sql: &str, tree: &mut Sql, schema: &SchemaRef) -> Result<(
                     *node = Sql::Identifier(name);
                     Ok(())
                 }
-                None => call(sql, function),
+                None => call(sql, function, schema),
             },
             Sql::Subquery(_) | Sql::Exists { .. } | Sql::InSubquery { .. } => Err(ExprError::new(
                 "a query inside an expression is not supported",
@@ -188,7 +188,7 @@ pub(super) fn last_part(tree: &Sql) -> Option<String> {
     Some(last.value)
 }
 
-fn call(sql: &str, function: &Function) -> Result<(), ExprError> {
+fn call(sql: &str, function: &Function, schema: &SchemaRef) -> Result<(), ExprError> {
     let name = function.name.to_string().to_lowercase();
     let place = words::bytes(sql, function.name.span());
     let functions = Functions::all();
@@ -202,13 +202,7 @@ fn call(sql: &str, function: &Function) -> Result<(), ExprError> {
         ))
         .help("use the record's own time")
         .at(place)),
-        Known::Unknown => {
-            let error = ExprError::new(format!("there is no function `{name}`")).at(place);
-            Err(match words::nearest(&name, functions.names()) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error,
-            })
-        }
+        Known::Unknown => Err(unknown_call(function, &name, schema).at(place)),
         Known::Scalar if function.over.is_some() => {
             Err(ExprError::new("`over` is not supported: this expression sees one row").at(place))
         }
@@ -216,5 +210,16 @@ fn call(sql: &str, function: &Function) -> Result<(), ExprError> {
             Err(ExprError::new(format!("`{name}` takes no `filter` and no order")).at(place))
         }
         Known::Scalar => Ok(()),
+    }
+}
+
+fn unknown_call(function: &Function, name: &str, schema: &SchemaRef) -> ExprError {
+    if let Some(Err(error)) = bare_name(function).map(|parts| compound(&parts, schema)) {
+        return error;
+    }
+    let error = ExprError::new(format!("there is no function `{name}`"));
+    match words::nearest(name, Functions::all().names()) {
+        Some(near) => error.help(format!("did you mean `{near}`?")),
+        None => error,
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::Message;
 use rdkafka::client::ClientContext;
@@ -37,6 +37,8 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 const FIXED: &[(&str, &str)] = &[("acks", "all"), ("enable.idempotence", "true")];
 
+/// How long opening waits for a broker that is away.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// Longest time between two looks at whether to stop, or whether a full queue has room again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -162,8 +164,8 @@ impl TopicProducer {
             topic: topic.to_owned(),
             checked: AtomicBool::new(false),
         };
-        let attempts = std::cell::Cell::new(0);
-        match this.check_topic(&|| attempts.replace(attempts.get() + 1) > 2) {
+        let until = Instant::now() + OPEN_WITHIN;
+        match this.check_topic(&|| Instant::now() >= until) {
             Ok(()) | Err(ConnectorError::Stopped { .. }) => Ok(this),
             Err(error) => Err(error),
         }

@@ -2,6 +2,7 @@
 //!
 //! Knows columns and bytes, no engine: batches, states and alarms come in, rows, refusals, states and alarms go out.
 
+pub mod build;
 mod cache;
 mod call;
 mod check;
@@ -15,6 +16,7 @@ mod live;
 mod meter;
 mod plan;
 mod shape;
+mod toolchain;
 mod wire;
 
 pub use call::Instance;

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 
-use super::{Output, Step, StepError};
+use super::{Output, Step, StepError, Tick};
 use crate::batch::Batch;
 use crate::pipeline::plan;
 use crate::table::{Snapshot, TableSet};
-use crate::time::Micros;
 
 /// A lookup as one worker runs it.
 #[derive(Debug)]
@@ -83,7 +82,7 @@ impl Step for Lookup {
         Ok(())
     }
 
-    fn tick(&mut self, _watermark: Micros, _out: &mut Output) -> Result<(), StepError> {
+    fn tick(&mut self, _time: Tick, _out: &mut Output) -> Result<(), StepError> {
         self.snapshot = self.tables.snapshot(self.plan.table);
         Ok(())
     }
@@ -188,7 +187,9 @@ mod tests {
             added(&mut lookup, batch.clone()),
             [Some("books".to_string())]
         );
-        lookup.tick(0, &mut Output::new(1)).unwrap();
+        lookup
+            .tick(Tick { watermark: 0, now: 0 }, &mut Output::new(1))
+            .unwrap();
         assert_eq!(
             added(&mut lookup, batch),
             [Some("sports and games".to_string())]

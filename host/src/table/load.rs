@@ -5,7 +5,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::Snapshot;
@@ -27,8 +27,8 @@ pub(super) fn load(table: &plan::Table) -> Result<Snapshot, ConnectorError> {
         )));
     }
     let text = fs::read(path).map_err(io)?;
-    // A null key is refused where it stands, whatever the fields say of nulls.
-    let strict = with_key_required(&table.schema, table.key);
+    // Read as if it could be null: an empty key of a CSV record is no key, not one that is an empty text.
+    let lenient = with_key_nullable(&table.schema, table.key);
     let mut records = framing::split(table.format, &text);
     let header = match table.format {
         Format::Csv => match records.next() {
@@ -37,28 +37,41 @@ pub(super) fn load(table: &plan::Table) -> Result<Snapshot, ConnectorError> {
         },
         Format::Json => None,
     };
-    let mut decoder = format::decoder(table.format, &strict, &table.paths, None, header)
+    let mut decoder = format::decoder(table.format, &lenient, &table.paths, None, header)
         .map_err(|cause| failed(format!("line 1: {cause}")))?;
-    let rows = decode(decoder.as_mut(), records).map_err(failed)?;
-    // The columns as the plan has them: a key that may be null there has no null here.
-    let rows = RecordBatch::try_new(table.schema.clone(), rows.columns().to_vec())
+    let columns = decode(decoder.as_mut(), table.key, records).map_err(failed)?;
+    let rows = RecordBatch::try_new(table.schema.clone(), columns)
         .map_err(|error| failed(error.to_string()))?;
     Snapshot::new(&table.name, rows, table.key).map_err(failed)
 }
 
 fn decode<'a>(
     decoder: &mut dyn Decoder,
+    key: usize,
     records: impl Iterator<Item = (i64, &'a [u8])>,
-) -> Result<RecordBatch, String> {
+) -> Result<Vec<ArrayRef>, String> {
+    let mut lines = Vec::new();
     for (line, record) in records.filter(|(_, record)| !record.trim_ascii().is_empty()) {
         let result = decoder.push(record);
         result.map_err(|cause| format!("line {line}: {cause}"))?;
+        lines.push(line);
     }
-    Ok(decoder.finish())
+    let rows = decoder.finish();
+    match lines
+        .iter()
+        .enumerate()
+        .find(|(row, _)| rows.column(key).is_null(*row))
+    {
+        Some((_, line)) => Err(format!(
+            "line {line}: the key `{}` is null or missing; every row of a table needs one",
+            rows.schema_ref().field(key).name()
+        )),
+        None => Ok(rows.columns().to_vec()),
+    }
 }
 
-fn with_key_required(schema: &SchemaRef, key: usize) -> SchemaRef {
+fn with_key_nullable(schema: &SchemaRef, key: usize) -> SchemaRef {
     let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
-    fields[key] = Arc::new(fields[key].as_ref().clone().with_nullable(false));
+    fields[key] = Arc::new(fields[key].as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(fields))
 }

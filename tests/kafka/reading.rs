@@ -1,0 +1,231 @@
+//! Where reading begins and ends, and which records there are.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tidemill::kafka::{TopicProducer, admin};
+use tidemill::pipeline::plan::Start;
+use tidemill::source::Source;
+
+use super::{PATIENCE, Test, at, broker, caught_up, finished, partitions, read_until, source};
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        ("kafka_start_rules", start_rules),
+        (
+            "kafka_only_committed_records_are_read",
+            only_committed_records,
+        ),
+        (
+            "kafka_an_open_transaction_is_unread_input",
+            open_transaction,
+        ),
+        ("kafka_deleted_records_are_an_error", deleted_records),
+        (
+            "kafka_deleted_while_running_are_an_error",
+            deleted_while_running,
+        ),
+        ("kafka_unknown_topic_is_not_created", unknown_topic),
+        (
+            "kafka_tombstones_and_large_records",
+            tombstones_and_large_records,
+        ),
+        ("kafka_group_offsets_of_decided_checkpoints", group_offsets),
+    ]
+}
+
+fn start_rules() {
+    let broker = broker();
+    let topic = broker.topic("start", 2);
+    broker.produce(
+        &topic,
+        0,
+        [(1_000, Some("a")), (2_000, Some("b")), (3_000, Some("c"))],
+    );
+    broker.produce(&topic, 1, [(2_500, Some("d"))]);
+    let starts = |start| {
+        let parts = partitions(&source(broker, &topic, start), false);
+        parts.iter().map(|p| p.start.offset).collect::<Vec<_>>()
+    };
+    assert_eq!(starts(Start::Earliest), [0, 0]);
+    assert_eq!(starts(Start::Latest), [3, 1]);
+    // Microseconds; a record of just that time is read.
+    assert_eq!(starts(Start::At(2_000_000)), [1, 0]);
+    assert_eq!(starts(Start::At(2_000_001)), [2, 0]);
+    assert_eq!(starts(Start::At(2_600_000)), [2, 1]);
+    assert_eq!(starts(Start::At(9_000_000)), [3, 1]);
+    assert_eq!(starts(Start::At(-5_000_000)), [0, 0]);
+
+    let latest = source(broker, &topic, Start::At(2_600_000));
+    let mut reader = latest.reader(partitions(&latest, true)).unwrap();
+    assert_eq!(read_until(&mut *reader, finished), ["c"]);
+}
+
+fn only_committed_records() {
+    let broker = broker();
+    let topic = broker.topic("committed", 1);
+    broker.transaction(&topic, 0, &["a", "b"]).commit();
+    broker.transaction(&topic, 0, &["never"]).abort();
+    broker.produce(&topic, 0, [(1, Some("c"))]);
+    broker.transaction(&topic, 0, &["never"]).abort();
+
+    let source = source(broker, &topic, Start::Earliest);
+    let parts = partitions(&source, true);
+    // 5 records and a control record for each of 3 transactions.
+    assert_eq!(parts[0].end, Some(8));
+    let mut reader = source.reader(parts).unwrap();
+    assert_eq!(read_until(&mut *reader, finished), ["a", "b", "c"]);
+    assert_eq!(reader.progress()[0].next.offset, 8);
+
+    // The position beyond control records is one to go on from.
+    broker.produce(&topic, 0, [(1, Some("d"))]);
+    let parts = source
+        .partitions(&at(8), &BTreeMap::new(), true, &|| false)
+        .unwrap();
+    let mut reader = source.reader(parts).unwrap();
+    assert_eq!(read_until(&mut *reader, finished), ["d"]);
+}
+
+fn open_transaction() {
+    let broker = broker();
+    let topic = broker.topic("open", 1);
+    broker.produce(&topic, 0, [(1, Some("a"))]);
+    let open = broker.transaction(&topic, 0, &["b"]);
+
+    let source = source(broker, &topic, Start::Earliest);
+    // A bounded run ends before it.
+    let parts = partitions(&source, true);
+    assert_eq!(parts[0].end, Some(1));
+    let mut bounded = source.reader(parts).unwrap();
+    assert_eq!(read_until(&mut *bounded, finished), ["a"]);
+
+    // One that is not bounded has unread input until it is decided.
+    let mut reader = source.reader(partitions(&source, false)).unwrap();
+    assert_eq!(read_until(&mut *reader, |_, count| count == 1), ["a"]);
+    let mut values = Vec::new();
+    let until = Instant::now() + Duration::from_millis(400);
+    while Instant::now() < until {
+        reader
+            .poll(10, Duration::from_millis(50), &mut |r| {
+                values.push(r.number)
+            })
+            .unwrap();
+        assert!(!reader.progress()[0].caught_up);
+    }
+    assert!(values.is_empty());
+    open.commit();
+    assert_eq!(read_until(&mut *reader, caught_up), ["b"]);
+    assert_eq!(reader.progress()[0].lag, Some(0));
+}
+
+fn deleted_records() {
+    let broker = broker();
+    let topic = broker.topic("deleted", 1);
+    broker.produce(&topic, 0, (0..10).map(|_| (1, Some("x"))));
+    broker.delete_records(&topic, 0, 5);
+    let source = source(broker, &topic, Start::Earliest);
+    assert_eq!(partitions(&source, false)[0].start.offset, 5);
+    for (wanted, cause) in [(3, "deleted before they were read"), (11, "created anew")] {
+        let error = source
+            .partitions(&at(wanted), &BTreeMap::new(), false, &|| false)
+            .unwrap_err();
+        let error = error.to_string();
+        let offset = format!("at offset {wanted}");
+        for part in [
+            "source clicks",
+            &topic,
+            "partition 0",
+            &offset,
+            "5 to 10",
+            cause,
+            "tidemill reset",
+        ] {
+            assert!(error.contains(part), "{error:?} lacks {part:?}");
+        }
+    }
+    assert_eq!(
+        source
+            .partitions(&at(5), &BTreeMap::new(), false, &|| false)
+            .unwrap()[0]
+            .start
+            .offset,
+        5
+    );
+}
+
+fn deleted_while_running() {
+    let broker = broker();
+    let topic = broker.topic("deleted-later", 1);
+    broker.produce(&topic, 0, (0..10).map(|_| (1, Some("x"))));
+    let source = source(broker, &topic, Start::Earliest);
+    let parts = partitions(&source, false);
+    broker.delete_records(&topic, 0, 5);
+    let mut reader = source.reader(parts).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let error = loop {
+        assert!(Instant::now() < until);
+        if let Err(error) =
+            reader.poll(10, Duration::from_millis(50), &mut |r| panic!("read {r:?}"))
+        {
+            break error.to_string();
+        }
+    };
+    for part in [&topic, "partition 0", "offset 0", "tidemill reset"] {
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+    }
+}
+
+/// The broker would create it: automatic creation is on, as it is by default.
+fn unknown_topic() {
+    let broker = broker();
+    let topic = format!("no-such-topic-{}", std::process::id());
+    let source = source(broker, &topic, Start::Earliest);
+    let error = source
+        .partitions(&BTreeMap::new(), &BTreeMap::new(), false, &|| false)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains(&topic) && error.to_string().contains("does not exist"),
+        "{error}"
+    );
+    let error = TopicProducer::open("sink results", &broker.cluster(), &topic)
+        .err()
+        .expect("no topic");
+    assert!(
+        error.to_string().contains("sink results") && error.to_string().contains("does not exist"),
+        "{error}"
+    );
+    let topics = admin::topics(&broker.cluster(), PATIENCE).unwrap();
+    assert!(topics.iter().all(|(name, _)| *name != topic));
+}
+
+fn tombstones_and_large_records() {
+    let broker = broker();
+    let topic = broker.topic("odd", 1);
+    let large = "x".repeat(900_000);
+    broker.produce(
+        &topic,
+        0,
+        [(1, Some("a")), (1, None), (1, Some(&large)), (1, Some(""))],
+    );
+    let source = source(broker, &topic, Start::Earliest);
+    let mut reader = source.reader(partitions(&source, true)).unwrap();
+    assert_eq!(
+        read_until(&mut *reader, finished),
+        ["a", "(none)", &large, ""]
+    );
+}
+
+fn group_offsets() {
+    let broker = broker();
+    let topic = broker.topic("group", 1);
+    broker.produce(&topic, 0, (0..10).map(|_| (1, Some("x"))));
+    let source = source(broker, &topic, Start::Earliest);
+    partitions(&source, false);
+    let until = Instant::now() + PATIENCE;
+    while broker.committed("kafka-tests", &topic, 0) != Some(7) {
+        assert!(Instant::now() < until);
+        source.decided(&at(7));
+    }
+    // Only for monitors: reading begins where the pipeline says.
+    assert_eq!(partitions(&source, false)[0].start.offset, 0);
+}
