@@ -145,3 +145,6 @@ impl DeadLetters for FileDeadLetters {
         self.count.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;
