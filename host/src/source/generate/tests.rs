@@ -63,7 +63,7 @@ fn a_record_depends_on_seed_and_index_alone() {
 }
 
 const GOLDEN_CLICK: &str = r#"{"event_id":"c000012345","user_id":"u0000909","product_id":"p00000","action":"view","timestamp":"2026-01-01T02:03:27.000Z","page":"/product/p00000","device":"mobile"}"#;
-const GOLDEN_PURCHASE: &str = "";
+const GOLDEN_PURCHASE: &str = r#"{"transaction_id":"t000012345","user_id":"u0000909","product_id":"p00000","quantity":1,"amount":154.41,"timestamp":"2026-01-01T02:03:27.000Z","currency":"EUR"}"#;
 
 #[test]
 fn times_run_at_their_speed_and_two_in_a_hundred_are_out_of_order() {
