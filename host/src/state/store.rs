@@ -91,7 +91,8 @@ impl Store {
     ) -> Result<Self, StateError> {
         let lock = lock_directory(dir)?;
         let mut state_id = [0; 16];
-        getrandom::fill(&mut state_id).map_err(|e| unusable(dir, format!("no random number: {e}")))?;
+        getrandom::fill(&mut state_id)
+            .map_err(|e| unusable(dir, format!("no random number: {e}")))?;
         let asked = Identity {
             format: FORMAT,
             state_id,
