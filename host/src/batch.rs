@@ -3,10 +3,12 @@
 //!
 //! Invariant: `times` and, if present, both buffers of `origins` have as many entries as `columns` has rows.
 
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{
+    ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, RecordBatch, UInt32Array,
+};
 use arrow::buffer::ScalarBuffer;
-use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::compute::{FilterBuilder, FilterPredicate, concat_batches, take_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 
 use crate::time::Micros;
 
@@ -81,6 +83,25 @@ impl Batch {
         }
     }
 
+    /// The rows at which `mask` is true. `mask` must be as long as the batch; null counts as false.
+    pub fn filter(&self, mask: &BooleanArray) -> Self {
+        let mut filter = FilterBuilder::new(mask);
+        if self.columns.num_columns() > 1 || self.origins.is_some() {
+            filter = filter.optimize();
+        }
+        let filter = filter.build();
+        Self {
+            columns: filter
+                .filter_record_batch(&self.columns)
+                .expect("the mask is as long as the batch"),
+            times: filtered::<Int64Type>(&filter, &self.times),
+            origins: self.origins.as_ref().map(|o| Origins {
+                inputs: filtered::<UInt64Type>(&filter, &o.inputs),
+                offsets: filtered::<Int64Type>(&filter, &o.offsets),
+            }),
+        }
+    }
+
     /// Rows `start..start + len` without a copy.
     pub fn slice(&self, start: usize, len: usize) -> Self {
         Self {
@@ -140,6 +161,17 @@ impl Origins {
             offsets: gather(&self.offsets, indices),
         }
     }
+}
+
+fn filtered<T: ArrowPrimitiveType>(
+    filter: &FilterPredicate,
+    values: &ScalarBuffer<T::Native>,
+) -> ScalarBuffer<T::Native> {
+    let values = PrimitiveArray::<T>::new(values.clone(), None);
+    let kept = filter
+        .filter(&values)
+        .expect("the mask is as long as the batch");
+    kept.as_primitive::<T>().values().clone()
 }
 
 fn gather<T: arrow::datatypes::ArrowNativeType>(

@@ -33,10 +33,40 @@ pub const PLUGIN_LOG_LINES_PER_SECOND_MAX: u32 = 100;
 /// Bytes of a plugin's log line or error text.
 pub const PLUGIN_TEXT_BYTES_MAX: usize = 4 << 10;
 
+/// A plugin's linear memory and the time of one call unless the step sets its own; also what a plugin may use to describe
+/// itself.
+pub const PLUGIN_MEMORY_BYTES_DEFAULT: usize = 64 << 20;
+pub const PLUGIN_CALL_MS_DEFAULT: u64 = 200;
+/// How often a running call's time is looked at.
+pub const PLUGIN_TICK_MS: u64 = 5;
+/// Plugin instances alive at one time in the process: workers times plugin steps, twice that during a swap.
+pub const PLUGIN_POOL_INSTANCES: u32 = 512;
+/// Core modules, memories and tables inside one plugin; the SDK's builds have three, one and two.
+pub const PLUGIN_INSTANCES_MAX: usize = 16;
+/// Elements of all tables of a plugin: its function pointers.
+pub const PLUGIN_TABLE_ELEMENTS_MAX: usize = 20_000;
+/// Name of a plugin, port, column or metric.
+pub const PLUGIN_NAME_BYTES_MAX: usize = 128;
+/// Counters of a plugin, and histograms.
+pub const PLUGIN_METRICS_MAX: usize = 64;
+/// Output ports of a plugin.
+pub const PLUGIN_PORTS_MAX: usize = 64;
+/// Columns a plugin reads, and columns a port adds.
+pub const PLUGIN_COLUMNS_MAX: usize = 1_024;
+/// 64-bit words of a key's fixed state.
+pub const PLUGIN_STATE_WORDS_MAX: u32 = 8_192;
+/// Keys times columns of one look into a table.
+pub const PLUGIN_TABLE_CELLS_MAX: usize = 1 << 20;
+
 /// Terms of one SQL expression: planning a deeper tree could exhaust the stack.
 pub const EXPRESSION_TERMS_MAX: usize = 400;
+/// How far `lpad`, `rpad` and `repeat` may fill: a length taken from data could ask for all memory.
+pub const EXPRESSION_FILL_MAX: i64 = 10_000;
 /// Stack of the thread that plans expressions, and of the workers that run them.
 pub const STACK_BYTES: usize = 16 << 20;
+
+/// The file of a reference table; every worker's lookups share one copy of its rows.
+pub const TABLE_BYTES_MAX: u64 = 1 << 30;
 
 /// Key groups a pipeline's state is divided into unless it says otherwise.
 pub const KEY_GROUPS_DEFAULT: u16 = 128;
@@ -47,10 +77,27 @@ pub const LOG_BLOB_BYTES_MAX: usize = 1 << 20;
 /// Cache of `log.redb` and of `state.redb`.
 pub const LOG_CACHE_BYTES: usize = 64 << 20;
 pub const STATE_CACHE_BYTES: usize = 128 << 20;
+/// Changed keys below which a merge into `state.redb` is not worth its writes...
+pub const MERGE_KEYS_MIN: u64 = 16 << 10;
+/// ... unless the log has grown to so many bytes...
+pub const MERGE_UNMERGED_BYTES_MAX: u64 = 256 << 20;
+/// ... or checkpoints.
+pub const MERGE_CHECKPOINTS_MAX: u64 = 512;
+/// Bytes of keys and values in a leaf of `state.redb` after some time of use.
+pub const MERGE_LEAF_BYTES: u64 = 2_500;
+/// One transaction of a merge; each key may change a page of 4 KiB.
+pub const MERGE_SLICE_KEYS: usize = 12 << 10;
+pub const MERGE_SLICE_BYTES: usize = 16 << 20;
 /// Keyed state held in memory over all steps of a worker; more ends in an error that says so.
 pub const STATE_MEMORY_BYTES_MAX: usize = 4 << 30;
 
 const _: () = assert!(CALL_ROWS_MAX <= EPOCH_RECORDS_MAX);
 const _: () = assert!(FAILED_ROWS_MIN < FAILED_WINDOW_ROWS);
 const _: () = assert!(DEAD_LETTER_RAW_BYTES_MAX <= RECORD_BYTES_MAX);
+const _: () = assert!(PLUGIN_TICK_MS <= CALL_PART_MS_MIN);
 const _: () = assert!(LOG_BLOB_BYTES_MAX > KEY_BYTES_MAX);
+
+/// A pipeline file.
+pub const PIPELINE_FILE_BYTES_MAX: usize = 1 << 20;
+// redb writes pages twice once a transaction fills half of its cache.
+const _: () = assert!(MERGE_SLICE_KEYS * 4_096 + MERGE_SLICE_BYTES <= STATE_CACHE_BYTES / 2);

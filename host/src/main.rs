@@ -1,1 +1,5 @@
-fn main() {}
+//! The `tidemill` binary: all it does is call the library.
+
+fn main() -> std::process::ExitCode {
+    tidemill::cli::main()
+}

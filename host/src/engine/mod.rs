@@ -1,1 +1,24 @@
-//! The engine: epochs.
+//! The engine: epochs, workers, event time, checkpoints and swaps.
+//!
+//! Synchronous and blind to formats and protocols: sources, steps and sinks are behind their traits. `run` has the threads;
+//! everything else is the same under `testing::Driver`, with one worker and a clock that is moved by hand.
+
+pub mod checkpoint;
+pub mod clock;
+pub mod control;
+pub mod coordinator;
+pub mod embedded;
+pub mod exchange;
+pub mod handle;
+pub mod meta;
+pub mod metrics;
+pub mod open;
+pub mod rate;
+pub mod rendezvous;
+pub mod run;
+pub mod shared;
+pub mod swap;
+pub mod take;
+pub mod versions;
+pub mod watermark;
+pub mod worker;

@@ -195,6 +195,28 @@ impl Reader for KafkaReader {
         result
     }
 
+    fn pause(&mut self, partitions: &[u32]) {
+        let Some(batches) = &self.batches else { return };
+        let list = |of: &mut dyn Iterator<Item = &Part>| {
+            let mut list = TopicPartitionList::new();
+            for part in of.filter(|p| !p.stopped) {
+                list.add_partition(&self.topic, part.id as i32);
+            }
+            list
+        };
+        let held = list(&mut self.parts.iter().filter(|p| partitions.contains(&p.id)));
+        let free = list(&mut self.parts.iter().filter(|p| !partitions.contains(&p.id)));
+        for result in [
+            batches.consumer().pause(&held),
+            batches.consumer().resume(&free),
+        ] {
+            if let Err(error) = result {
+                // A partition that is read all the same only fills the buffer it was to spare.
+                tracing::debug!("{}: {}", self.link.place(), cause(&error));
+            }
+        }
+    }
+
     fn progress(&self) -> Vec<Progress> {
         self.parts
             .iter()

@@ -1,1 +1,229 @@
-//! The file as plain structs.
+//! The pipeline file as plain structs: what was written, with its positions, nothing resolved.
+//!
+//! Not yet a plan: names may lead nowhere and files may be missing. A part that could not be read is `None` and its
+//! mistake is in the findings, so that the checks that follow say nothing of it twice.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::plan::{BadRecords, Delivery, Existing, Format, GenerateKind, Limit, Order, Start};
+use super::text::{Span, Spanned, Texts};
+use crate::time::Micros;
+
+/// A pipeline file as read.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    pub texts: Arc<Texts>,
+    /// The directory of the file: what relative paths are relative to.
+    pub dir: PathBuf,
+    pub name: Option<Spanned<String>>,
+    pub host: Host,
+    pub kafka: Option<Connection>,
+    pub dead_letters: Option<DeadLetters>,
+    pub sources: Vec<Source>,
+    pub tables: Vec<Table>,
+    pub steps: Vec<Step>,
+    pub sinks: Vec<Sink>,
+}
+
+/// `[host]`
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    pub state: Option<Spanned<String>>,
+    pub workers: Option<usize>,
+    pub checkpoint_every: Option<Duration>,
+    pub delivery: Option<Spanned<Delivery>>,
+    pub key_groups: Option<u16>,
+    /// `admin = { port = N }`
+    pub admin_port: Option<u16>,
+}
+
+/// Brokers and properties, of `[kafka]` or of one source or sink.
+#[derive(Debug, Clone, Default)]
+pub struct Connection {
+    pub brokers: Option<Spanned<String>>,
+    pub properties: Vec<Property>,
+    /// Where the table stands.
+    pub span: Span,
+    /// `brokers` could not be read: nothing more to say of it.
+    pub broken: bool,
+}
+
+/// One librdkafka property. The value may be a secret: it is not shown.
+#[derive(Clone)]
+pub struct Property {
+    pub name: Spanned<String>,
+    pub value: Spanned<String>,
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Property")
+            .field("name", &self.name.value)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub enum DeadLetters {
+    Kafka {
+        topic: Option<Spanned<String>>,
+        connection: Connection,
+    },
+    File {
+        path: Option<Spanned<String>>,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub name: Spanned<String>,
+    pub connector: Option<SourceConnector>,
+    /// `None`: not written; implied by a file's extension, otherwise JSON.
+    pub format: Option<Spanned<Format>>,
+    pub fields: Option<Vec<Field>>,
+    pub event_time: Option<EventTime>,
+    pub bad_records: BadRecords,
+    pub limit: Limit,
+}
+
+#[derive(Debug, Clone)]
+pub enum SourceConnector {
+    Kafka {
+        topic: Option<Spanned<String>>,
+        start: Start,
+        connection: Connection,
+    },
+    File {
+        path: Option<Spanned<String>>,
+    },
+    Generate {
+        kind: Option<GenerateKind>,
+        per_second: f64,
+        count: Option<u64>,
+        seed: u64,
+        speed: f64,
+        start: Micros,
+        users: u64,
+        products: u64,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct Field {
+    pub name: Spanned<String>,
+    /// Where the value stands in a record.
+    pub path: Vec<String>,
+    pub ty: FieldType,
+    pub nullable: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldType {
+    String,
+    Int,
+    Float,
+    Bool,
+    Timestamp,
+    Bytes,
+}
+
+#[derive(Debug, Clone)]
+pub struct EventTime {
+    pub field: Option<Spanned<String>>,
+    pub lateness: Micros,
+    pub idle_after: Duration,
+    pub max_ahead: Micros,
+}
+
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub name: Spanned<String>,
+    pub path: Option<Spanned<String>>,
+    pub format: Option<Spanned<Format>>,
+    pub key: Option<Spanned<String>>,
+    pub fields: Option<Vec<Field>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub name: Spanned<String>,
+    pub from: Option<Spanned<String>>,
+    /// `None`: belongs to a later version, or could not be read.
+    pub operator: Option<Operator>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Operator {
+    Project {
+        filter: Option<Spanned<String>>,
+        select: Option<Vec<Spanned<String>>>,
+    },
+    Lookup(Lookup),
+    Plugin(Box<Plugin>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    pub table: Option<Spanned<String>>,
+    pub on: Option<Spanned<String>>,
+    pub add: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    pub file: Option<Spanned<String>>,
+    pub config: Spanned<serde_json::Value>,
+    pub sha256: Option<Spanned<String>>,
+    /// Where the key `key` stands and the columns it names; `None`: not written.
+    pub key: Option<Spanned<Vec<Spanned<String>>>>,
+    pub order: Option<Spanned<Order>>,
+    pub limits: PluginLimits,
+    /// Some part could not be read: instantiating it would tell nothing.
+    pub broken: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PluginLimits {
+    pub memory: usize,
+    pub call: Duration,
+    /// Share, 0 to 1.
+    pub failed: f64,
+    pub wait: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Sink {
+    pub name: Spanned<String>,
+    pub from: Vec<Spanned<String>>,
+    pub connector: Option<SinkConnector>,
+}
+
+#[derive(Debug, Clone)]
+pub enum SinkConnector {
+    Kafka {
+        topic: Option<Spanned<String>>,
+        key: Vec<Spanned<String>>,
+        connection: Connection,
+    },
+    File {
+        path: Option<Spanned<String>>,
+        existing: Existing,
+    },
+    Console {
+        rows: usize,
+    },
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            call: Duration::from_millis(200),
+            failed: 0.1,
+            wait: 256 << 20,
+        }
+    }
+}

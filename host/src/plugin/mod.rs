@@ -2,12 +2,36 @@
 //!
 //! Knows columns and bytes, no engine: batches, states and alarms come in, rows, refusals, states and alarms go out.
 
+pub mod build;
+mod cache;
+mod call;
+mod check;
+mod columns;
+mod component;
+mod groups;
+mod guest;
+mod halves;
+mod limits;
+mod live;
+mod meter;
+mod plan;
+mod shape;
+mod toolchain;
+mod wire;
+
+pub use call::Instance;
+pub use component::{Component, Runtime};
+pub use limits::{FailureRate, printable};
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{FieldRef, SchemaRef};
 
 use crate::time::Micros;
+
+/// The reserved name under which a plugin reads a row's event time.
+pub const TIME_COLUMN: &str = "_time";
 
 /// What the plugin says of itself before it is configured (WIT `lifecycle.description`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +73,14 @@ pub enum Kind {
 }
 
 /// What a configured plugin reads and gives (WIT `lifecycle.plan`), checked against the step's input.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginPlan {
     /// The only columns that cross: indices into the input schema; `None` is the reserved `_time`.
     pub reads: Vec<Option<usize>>,
     pub ports: Vec<PluginPort>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginPort {
     pub name: String,
     pub adds: Vec<FieldRef>,
@@ -98,7 +122,7 @@ pub struct KeyedInput {
 }
 
 /// What came of a call, whatever parts it had to be cut into.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// By port; row indices are those of the whole call.
     pub ports: Vec<Vec<PortRows>>,
@@ -174,6 +198,71 @@ pub struct Setup {
     pub call: std::time::Duration,
 }
 
-/// A loaded plugin: compiled, imports checked, described.
-#[derive(Debug)]
-pub struct Component;
+/// A plugin cannot go on with this pipeline's rows.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// Somebody has to look: the rows that fail could not be found in time, or the plugin could not be started again.
+    #[error("{0}")]
+    Paused(String),
+}
+
+/// Upper bounds of a histogram's buckets; what is greater is only in `count`.
+pub const HISTOGRAM_BOUNDS: [f64; 13] = [
+    1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9,
+];
+
+/// Values that a plugin recorded.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Histogram {
+    pub count: u64,
+    pub sum: f64,
+    /// Values at most as large as the bound of the same index in [`HISTOGRAM_BOUNDS`] and above the one before.
+    pub buckets: [u64; HISTOGRAM_BOUNDS.len()],
+}
+
+impl Histogram {
+    /// NaN is left out: it would make the sum useless.
+    pub fn record(&mut self, value: f64) {
+        if value.is_nan() {
+            return;
+        }
+        self.count += 1;
+        self.sum += value;
+        let bucket = HISTOGRAM_BOUNDS.partition_point(|&bound| bound < value);
+        if let Some(n) = self.buckets.get_mut(bucket) {
+            *n += 1;
+        }
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum += other.sum;
+        for (n, m) in self.buckets.iter_mut().zip(other.buckets) {
+            *n += m;
+        }
+    }
+}
+
+impl Outcome {
+    /// Nothing went out of any of `ports` ports.
+    pub fn empty(ports: usize) -> Self {
+        Self {
+            ports: (0..ports).map(|_| Vec::new()).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl PortRows {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Kept { rows, .. } => rows.len(),
+            Self::New { origin, .. } => origin.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

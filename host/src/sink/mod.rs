@@ -32,3 +32,21 @@ pub trait Sink: Send + Sync {
     /// of a clean stop, which syncs first.
     fn stop(&self) {}
 }
+
+impl<S: Sink + ?Sized> Sink for std::sync::Arc<S> {
+    fn write(&self, input: usize, batch: &Batch) -> Result<(), ConnectorError> {
+        (**self).write(input, batch)
+    }
+
+    fn cut(&self) -> Result<Value, ConnectorError> {
+        (**self).cut()
+    }
+
+    fn sync(&self, cut: &Value) -> Result<(), ConnectorError> {
+        (**self).sync(cut)
+    }
+
+    fn rows(&self) -> u64 {
+        (**self).rows()
+    }
+}

@@ -134,7 +134,10 @@ impl Source for FileSource {
                 end,
             ));
         }
-        Ok(Box::new(FileReader { files: readers }))
+        Ok(Box::new(FileReader {
+            files: readers,
+            paused: false,
+        }))
     }
 
     fn header(&self) -> Option<Vec<u8>> {
@@ -149,6 +152,7 @@ impl Source for FileSource {
 /// The one partition, or none for a worker that has no part of it.
 struct FileReader {
     files: Vec<Lines>,
+    paused: bool,
 }
 
 impl Reader for FileReader {
@@ -158,7 +162,7 @@ impl Reader for FileReader {
         wait: Duration,
         each: &mut dyn FnMut(Record<'_>),
     ) -> Result<(), ConnectorError> {
-        let Some(lines) = self.files.first_mut() else {
+        let Some(lines) = self.files.first_mut().filter(|_| !self.paused) else {
             std::thread::sleep(wait);
             return Ok(());
         };
@@ -168,6 +172,10 @@ impl Reader for FileReader {
             lines.poll(max, each)?;
         }
         Ok(())
+    }
+
+    fn pause(&mut self, partitions: &[u32]) {
+        self.paused = partitions.contains(&PARTITION);
     }
 
     fn progress(&self) -> Vec<Progress> {
@@ -409,3 +417,6 @@ fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,6 +199,7 @@ impl Source for GenerateSource {
             })
             .collect();
         Ok(Box::new(GenerateReader {
+            paused: false,
             records: Records::new(&self.generate),
             per_second: self.generate.per_second,
             clock: self.clock.clone(),
@@ -218,6 +219,7 @@ struct GenerateReader {
     clock: Clock,
     /// The one partition, or none for a worker that has no part of it.
     paces: Vec<Pace>,
+    paused: bool,
     record: Vec<u8>,
 }
 
@@ -258,7 +260,7 @@ impl Reader for GenerateReader {
         wait: Duration,
         each: &mut dyn FnMut(Record<'_>),
     ) -> Result<(), ConnectorError> {
-        let Some(pace) = self.paces.first_mut() else {
+        let Some(pace) = self.paces.first_mut().filter(|_| !self.paused) else {
             std::thread::sleep(wait);
             return Ok(());
         };
@@ -282,6 +284,10 @@ impl Reader for GenerateReader {
             });
         }
         Ok(())
+    }
+
+    fn pause(&mut self, partitions: &[u32]) {
+        self.paused = partitions.contains(&PARTITION);
     }
 
     fn progress(&self) -> Vec<Progress> {
@@ -309,3 +315,6 @@ fn at(index: u64) -> Position {
         record: index as i64,
     }
 }
+
+#[cfg(test)]
+mod tests;

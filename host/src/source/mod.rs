@@ -99,6 +99,9 @@ pub trait Reader: Send {
         each: &mut dyn FnMut(Record<'_>),
     ) -> Result<(), ConnectorError>;
 
+    /// From now on leaves exactly these partitions unread; they are not caught up because of it.
+    fn pause(&mut self, partitions: &[u32]);
+
     /// One entry a partition, true after the last `poll`.
     fn progress(&self) -> Vec<Progress>;
 }

@@ -1,8 +1,26 @@
 //! Keyed state: hot values in memory, checkpoints in two redb files (`docs/state-format.md`).
 //!
-//! Knows no rows, no plugins and no clock: keys, values and segments are bytes here.
+//! Knows no rows, no plugins and no clock: keys, values and segments are bytes here. [`keyed::KeyedTable`] is what a step
+//! works on, [`store::Store`] is what survives; the only files of the project that name redb are in this folder.
+
+mod alarms;
+mod blob;
+mod file;
+pub mod key;
+pub mod keyed;
+mod log;
+mod merge;
+mod merged;
+mod newest;
+mod segments;
+pub mod store;
 
 use serde::{Deserialize, Serialize};
+
+pub use store::{Prepared, Restored, Store};
+
+/// Version of everything `docs/state-format.md` describes. Another one on disk is refused.
+pub const FORMAT: u32 = 1;
 
 /// What one step changed on one worker since the last checkpoint.
 #[derive(Debug, Default)]
@@ -56,6 +74,11 @@ impl Changes {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Change<'_>> {

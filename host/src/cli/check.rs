@@ -1,0 +1,39 @@
+//! `tidemill check`: all mistakes of a pipeline file at once, or what it will do.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Failure, Set, terminal};
+use crate::pipeline::{self, Overrides};
+use crate::plugin::Runtime;
+
+/// Check a pipeline file and show what it would run
+///
+/// Starts nothing: files are read and plugins configured. Every mistake is reported at once. Exit code 2 if there is one.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tidemill check examples/ecommerce/pipeline.toml")]
+pub struct Arguments {
+    /// The pipeline file
+    pipeline: PathBuf,
+    /// As with `run`
+    #[arg(long, value_name = "embedded|HOST:PORT")]
+    brokers: Option<String>,
+    /// A value of the pipeline file, as with `run`
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<Set>,
+}
+
+pub fn run(arguments: Arguments) -> Result<(), Failure> {
+    let overrides = Overrides {
+        set: arguments.set.into_iter().map(Set::into_pair).collect(),
+        brokers: arguments.brokers,
+    };
+    let runtime = Runtime::new(None)?;
+    let (plan, warnings) =
+        pipeline::check(&arguments.pipeline, &overrides, &runtime).map_err(Failure::Pipeline)?;
+    terminal::print(&pipeline::describe(&plan))?;
+    let text = warnings.render(terminal::wants_color(terminal::stderr_is_terminal()));
+    terminal::progress(text.trim_end());
+    Ok(())
+}

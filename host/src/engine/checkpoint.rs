@@ -1,0 +1,100 @@
+//! Makes a prepared checkpoint true while the next epochs run: output durable first, then the state, then everybody is told.
+//!
+//! Invariant: checkpoints are committed in order, one at a time; after a failure none follows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::engine::meta::EngineMeta;
+use crate::engine::shared::Shared;
+use crate::engine::swap::SwapOrder;
+use crate::error::RunError;
+use crate::state::store::{Prepared, Store};
+use crate::state::{Delta, Meta};
+
+/// All that checkpoint `number` holds, frozen between two epochs.
+pub struct Frozen {
+    pub number: u64,
+    pub meta: EngineMeta,
+    /// By step (number in the state), of all workers.
+    pub deltas: Vec<(u16, Vec<Delta>)>,
+    pub swap: Option<Arc<SwapOrder>>,
+    /// When the workers froze, on the monotonic clock.
+    pub frozen_at: Duration,
+}
+
+/// Commits checkpoints of one run.
+pub struct Checkpointer {
+    store: Store,
+}
+
+impl Checkpointer {
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Output, then state, then the news. Blocks for as long as sinks and disk need.
+    pub fn commit(&mut self, frozen: Frozen, shared: &Shared) -> Result<(), RunError> {
+        for (sink, plan) in shared.sinks.iter().zip(&shared.plan.sinks) {
+            sink.sync(frozen.meta.sinks.get(&plan.name).unwrap_or(&Value::Null))?;
+        }
+        shared.dead_letters.sync(&frozen.meta.dead_letters)?;
+        let positions: Vec<_> = shared
+            .plan
+            .sources
+            .iter()
+            .map(|s| positions(&frozen.meta, &s.name))
+            .collect();
+        let finished = frozen.meta.finished;
+        let meta = Meta {
+            engine: serde_json::to_value(&frozen.meta).expect("plain data"),
+        };
+        self.store.commit(Prepared {
+            number: frozen.number,
+            meta,
+            deltas: frozen.deltas,
+            finished,
+        })?;
+        shared.decided(frozen.number);
+        if let Some(swap) = frozen.swap {
+            swap.decided(frozen.number);
+        }
+        for (source, positions) in shared.sources.iter().zip(&positions) {
+            source.decided(positions);
+        }
+        reload_tables(shared);
+        let metrics = &shared.metrics;
+        metrics.checkpoints.fetch_add(1, Relaxed);
+        let took = shared.clock.elapsed().saturating_sub(frozen.frozen_at);
+        metrics
+            .checkpoint_micros
+            .store(took.as_micros() as u64, Relaxed);
+        Ok(())
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// Reference files that changed take effect from the next epoch on.
+fn reload_tables(shared: &Shared) {
+    let reloaded = shared.tables.reload_changed();
+    for table in reloaded.changed {
+        tracing::info!(table, "reread: its file has changed");
+    }
+    for error in reloaded.errors {
+        tracing::warn!(%error, "a table's file has changed but cannot be read; its old rows stay");
+    }
+}
+
+fn positions(meta: &EngineMeta, source: &str) -> BTreeMap<u32, crate::source::Position> {
+    meta.sources
+        .get(source)
+        .map(|s| s.positions.clone())
+        .unwrap_or_default()
+}

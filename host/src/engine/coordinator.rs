@@ -1,0 +1,378 @@
+//! Decides, once an epoch and for all workers: how far event time is, whether a checkpoint follows, when to stop.
+//!
+//! Does no I/O: reports come in, a decision goes out. Invariant: checkpoint N + 1 is not prepared before N is decided.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::meta::{EngineMeta, PluginMeta, SourceMeta, StepMeta, VersionMeta};
+use crate::engine::swap::SwapOrder;
+use crate::engine::watermark::{Mode, SourceTime};
+use crate::pipeline::plan::{Input, Operator, Plan};
+use crate::source::{Position, Progress};
+use crate::time::{END_OF_TIME, Micros, NO_TIME};
+
+/// What a worker brings to the meeting.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// By source this worker reads: its partitions and the highest event time each brought.
+    pub sources: Vec<(usize, Vec<(Progress, Option<Micros>)>)>,
+    /// Records were taken, or the last epoch gave rows.
+    pub active: bool,
+    /// Steps whose waiting rows are at their bound, with the bytes held.
+    pub full: Vec<(usize, usize)>,
+}
+
+/// What all workers do in this epoch.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    pub epoch: u64,
+    /// By step.
+    pub watermarks: Arc<[Micros]>,
+    /// Wall time of this epoch.
+    pub now: Micros,
+    /// Freeze at the end of the epoch, as this checkpoint.
+    pub checkpoint: Option<u64>,
+    /// Change over to another version after the freeze.
+    pub swap: Option<Arc<SwapOrder>>,
+    /// Partitions, by source, to be left unread for now.
+    pub paused: Arc<[Vec<u32>]>,
+    /// Take nothing in the next epochs.
+    pub drain: bool,
+    /// The last epoch.
+    pub stop: bool,
+    /// Nothing can move the watermark and this step's waiting rows are at their bound.
+    pub stuck: Option<usize>,
+}
+
+pub struct Coordinator {
+    mode: Mode,
+    times: Vec<SourceTime>,
+    positions: Vec<BTreeMap<u32, Progress>>,
+    inputs: Vec<Vec<Input>>,
+    watermarks: Vec<Micros>,
+    epoch: u64,
+    checkpoint_every: Duration,
+    last_checkpoint: Duration,
+    /// Something happened since the last checkpoint.
+    changed: bool,
+    next: u64,
+    in_flight: bool,
+    stop_asked: bool,
+    swap: Option<Arc<SwapOrder>>,
+    /// What the last prepared checkpoint says; the next goes on from it.
+    meta: EngineMeta,
+    source_names: Vec<String>,
+    step_names: Vec<String>,
+    paused: bool,
+}
+
+impl Coordinator {
+    /// Goes on from checkpoint `number`, which says `meta`.
+    pub fn new(plan: &Plan, mode: Mode, number: u64, meta: EngineMeta, now: Duration) -> Self {
+        let times = plan.sources.iter().map(|s| {
+            let (lateness, idle) = s
+                .event_time
+                .as_ref()
+                .map_or((0, Duration::MAX), |t| (t.lateness, t.idle_after));
+            let mut time = SourceTime::new(lateness, idle);
+            if let Some(old) = meta.sources.get(&s.name) {
+                time.restore(old.watermark);
+            }
+            time
+        });
+        let watermark = |name: &String| meta.steps.get(name).map_or(NO_TIME, |s| s.watermark);
+        Self {
+            mode,
+            times: times.collect(),
+            positions: plan.sources.iter().map(|_| BTreeMap::new()).collect(),
+            inputs: plan.steps.iter().map(|s| s.inputs.clone()).collect(),
+            watermarks: plan.steps.iter().map(|s| watermark(&s.name)).collect(),
+            epoch: 0,
+            checkpoint_every: plan.host.checkpoint_every,
+            last_checkpoint: now,
+            changed: false,
+            next: number + 1,
+            in_flight: false,
+            stop_asked: false,
+            swap: None,
+            source_names: plan.sources.iter().map(|s| s.name.clone()).collect(),
+            step_names: plan.steps.iter().map(|s| s.name.clone()).collect(),
+            meta,
+            paused: false,
+        }
+    }
+
+    /// A partition that will be read from `start`.
+    pub fn add_partition(&mut self, source: usize, partition: u32, start: Position, now: Duration) {
+        let highest = self
+            .meta
+            .sources
+            .get(&self.source_names[source])
+            .and_then(|s| s.highest.get(&partition));
+        self.times[source].add(partition, highest.copied().unwrap_or(NO_TIME), now);
+        let progress = Progress {
+            partition,
+            next: start,
+            caught_up: false,
+            finished: false,
+            lag: None,
+        };
+        self.positions[source].insert(partition, progress);
+    }
+
+    /// The reports of all workers become one decision. `elapsed` is monotonic, `now` wall time.
+    pub fn decide(&mut self, reports: Vec<Report>, elapsed: Duration, now: Micros) -> Decision {
+        self.epoch += 1;
+        let mut full = Vec::new();
+        for report in reports {
+            self.changed |= report.active;
+            full.extend(report.full);
+            for (source, partitions) in report.sources {
+                for (progress, highest) in partitions {
+                    let p = progress;
+                    self.times[source].observe(
+                        p.partition,
+                        highest,
+                        p.caught_up,
+                        p.finished,
+                        elapsed,
+                    );
+                    self.positions[source].insert(p.partition, p);
+                }
+            }
+        }
+        let ended = self.mode != Mode::Streaming && self.all_finished();
+        self.advance(ended, elapsed);
+        let finishing = ended || self.stop_asked;
+        let due =
+            self.changed && elapsed.saturating_sub(self.last_checkpoint) >= self.checkpoint_every;
+        let start = !self.in_flight && (finishing || due || self.swap.is_some());
+        let (paused, stuck) = self.hold_back(&full, elapsed);
+        Decision {
+            epoch: self.epoch,
+            watermarks: self.watermarks.clone().into(),
+            now,
+            checkpoint: start.then_some(self.next),
+            swap: if start { self.swap.take() } else { None },
+            paused,
+            drain: finishing,
+            stop: start && finishing,
+            stuck,
+        }
+    }
+
+    /// What checkpoint `number` says: the state of the engine now.
+    pub fn prepare(
+        &mut self,
+        number: u64,
+        swap: Option<&SwapOrder>,
+        elapsed: Duration,
+        now: Micros,
+    ) -> EngineMeta {
+        self.next = number + 1;
+        self.in_flight = true;
+        self.changed = false;
+        self.last_checkpoint = elapsed;
+        for (source, name) in self.source_names.iter().enumerate() {
+            let positions = self.positions[source]
+                .iter()
+                .map(|(&id, p)| (id, p.next))
+                .collect();
+            let (highest, watermark) =
+                (self.times[source].highest(), self.times[source].watermark());
+            self.meta.sources.insert(
+                name.clone(),
+                SourceMeta {
+                    positions,
+                    highest,
+                    watermark,
+                },
+            );
+        }
+        for (step, name) in self.step_names.iter().enumerate() {
+            self.meta.steps.entry(name.clone()).or_default().watermark = self.watermarks[step];
+        }
+        if let Some(swap) = swap {
+            let plugin = self
+                .meta
+                .steps
+                .entry(swap.step_name.clone())
+                .or_default()
+                .plugin
+                .get_or_insert_default();
+            record_version(plugin, &swap.digest, &swap.file, number, now);
+        }
+        self.meta.finished = self.mode == Mode::UntilEnd && self.all_finished() && !self.stop_asked;
+        if self.mode == Mode::KeepOpen && self.all_finished() {
+            // The next run goes on to ends of its own.
+            self.meta.ends = None;
+        }
+        self.meta.clone()
+    }
+
+    /// The checkpoint in flight is decided.
+    pub fn decided(&mut self) {
+        self.in_flight = false;
+    }
+
+    /// Finish the epoch, commit and end.
+    pub fn stop(&mut self) {
+        self.stop_asked = true;
+    }
+
+    /// Queues a change of version; `Err` if one is under way.
+    pub fn queue_swap(&mut self, swap: Arc<SwapOrder>) -> Result<(), String> {
+        if self.swap.is_some() {
+            return Err(
+                "another swap of this pipeline is under way; try again when it is done".into(),
+            );
+        }
+        self.swap = Some(swap);
+        Ok(())
+    }
+
+    pub fn meta(&self) -> &EngineMeta {
+        &self.meta
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Records or bytes left to read in a source, where known.
+    pub fn lag(&self, source: usize) -> Option<u64> {
+        self.positions[source].values().map(|p| p.lag).sum()
+    }
+
+    pub fn source_watermark(&self, source: usize) -> Micros {
+        self.times[source].watermark()
+    }
+
+    /// Every partition of a bounded run is read.
+    pub fn all_finished(&self) -> bool {
+        self.positions
+            .iter()
+            .flat_map(BTreeMap::values)
+            .all(|p| p.finished)
+    }
+
+    fn advance(&mut self, ended: bool, elapsed: Duration) {
+        let to_the_end = ended && self.mode == Mode::UntilEnd;
+        let sources: Vec<Micros> = self
+            .times
+            .iter_mut()
+            .map(|t| t.advance(self.mode, elapsed))
+            .collect();
+        for step in 0..self.inputs.len() {
+            let of = |input: &Input| match *input {
+                Input::Source(i) => sources[i],
+                Input::Port { step, .. } => self.watermarks[step],
+            };
+            let least = if to_the_end {
+                END_OF_TIME
+            } else {
+                self.inputs[step].iter().map(of).min().unwrap_or(NO_TIME)
+            };
+            let next = least.max(self.watermarks[step]);
+            self.changed |= next != self.watermarks[step];
+            self.watermarks[step] = next;
+        }
+    }
+
+    /// At the bound of a step's waiting rows only the partitions that hold its watermark back are read.
+    fn hold_back(
+        &mut self,
+        full: &[(usize, usize)],
+        elapsed: Duration,
+    ) -> (Arc<[Vec<u32>]>, Option<usize>) {
+        let mut paused: Vec<Vec<u32>> = vec![Vec::new(); self.times.len()];
+        let mut stuck = None;
+        for &(step, _) in full {
+            let mut movable = false;
+            for source in self.sources_of(step) {
+                let holding = self.times[source].holding(self.mode, elapsed);
+                movable |= holding.iter().any(|p| {
+                    !self.positions[source][p].caught_up && !self.positions[source][p].finished
+                });
+                paused[source] = self.positions[source]
+                    .keys()
+                    .copied()
+                    .filter(|p| !holding.contains(p))
+                    .collect();
+            }
+            if !movable && self.mode != Mode::Streaming && !self.all_finished()
+                || !movable && self.paused
+            {
+                stuck = Some(step);
+            }
+        }
+        self.paused = !full.is_empty();
+        (paused.into(), stuck)
+    }
+
+    fn sources_of(&self, step: usize) -> Vec<usize> {
+        let of = |input: &Input| match *input {
+            Input::Source(i) => vec![i],
+            Input::Port { step, .. } => self.sources_of(step),
+        };
+        let mut all: Vec<usize> = self.inputs[step].iter().flat_map(of).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// Names a version as the one in force from `checkpoint` on.
+pub fn record_version(
+    plugin: &mut PluginMeta,
+    digest: &str,
+    file: &str,
+    checkpoint: u64,
+    at: Micros,
+) {
+    /// Versions kept in the history.
+    const VERSIONS_MAX: usize = 100;
+    plugin.digest = digest.to_owned();
+    plugin.history.push(VersionMeta {
+        digest: digest.to_owned(),
+        file: file.to_owned(),
+        checkpoint,
+        at,
+    });
+    let over = plugin.history.len().saturating_sub(VERSIONS_MAX);
+    plugin.history.drain(..over);
+}
+
+/// The steps' entries of a first checkpoint.
+pub fn first_steps(plan: &Plan, now: Micros) -> BTreeMap<String, StepMeta> {
+    let entry = |s: &crate::pipeline::plan::Step| {
+        let plugin = match &s.operator {
+            Operator::Plugin(p) => {
+                let mut plugin = PluginMeta {
+                    from_file: p.component.digest().to_owned(),
+                    ..PluginMeta::default()
+                };
+                record_version(
+                    &mut plugin,
+                    p.component.digest(),
+                    &p.file.display().to_string(),
+                    0,
+                    now,
+                );
+                Some(plugin)
+            }
+            _ => None,
+        };
+        (
+            s.name.clone(),
+            StepMeta {
+                watermark: NO_TIME,
+                signature: s.signature.clone(),
+                plugin,
+            },
+        )
+    };
+    plan.steps.iter().map(entry).collect()
+}

@@ -1,0 +1,559 @@
+//! Opens a pipeline: state, sources, sinks, tables and plugins, resolved against the last decided checkpoint.
+//!
+//! Invariant: checkpoint 0, or one that says what this start changed (ends, versions), is durable before the first record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use serde_json::Value;
+
+use crate::engine::checkpoint::Checkpointer;
+use crate::engine::clock::Clock;
+use crate::engine::coordinator::{Coordinator, first_steps};
+use crate::engine::exchange::{owned, owner};
+use crate::engine::meta::{EngineMeta, SourceMeta, StepMeta};
+use crate::engine::shared::{Job, Parts, Shared};
+use crate::engine::take::{Rows, SourceTask};
+use crate::engine::versions::{InForce, Versions};
+use crate::engine::watermark::Mode;
+use crate::engine::worker::{StepTask, Worker};
+use crate::error::{ConnectorError, RunError};
+use crate::kafka::{KafkaDeadLetters, KafkaSink, KafkaSource};
+use crate::limits;
+use crate::pipeline::plan::{self, Operator, Plan, SinkConnector, SourceConnector};
+use crate::plugin::Runtime;
+use crate::sink::Sink;
+use crate::sink::console::ConsoleSink;
+use crate::sink::dead_letters::{DeadLetters, FileDeadLetters};
+use crate::sink::file::FileSink;
+use crate::source::file::FileSource;
+use crate::source::generate::GenerateSource;
+use crate::source::{Partition, Source};
+use crate::state::Meta;
+use crate::state::key::{KeyEncoder, key_group};
+use crate::state::store::{Prepared, Store};
+use crate::step::keyed::{Keyed, KeyedSpec, Ordered};
+use crate::step::lookup::Lookup;
+use crate::step::project::Project;
+use crate::step::transform::Transform;
+use crate::step::{Restore, Step, StepError};
+use crate::table::TableSet;
+use crate::time::{Micros, NO_TIME};
+
+/// How a run is to go.
+pub struct Options {
+    pub mode: Mode,
+    /// Steps whose state may be dropped because the file no longer has them.
+    pub drop_steps: Vec<String>,
+    pub clock: Arc<dyn Clock>,
+    /// True once the run was asked to stop, for connectors that wait.
+    pub stop: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// A pipeline that stands ready.
+pub struct Engine {
+    pub shared: Arc<Shared>,
+    pub workers: Vec<Worker>,
+    pub checkpointer: Checkpointer,
+    pub queue: Receiver<Job>,
+    pub consoles: Vec<Arc<ConsoleSink>>,
+    pub runtime: Arc<Runtime>,
+    pub versions: Versions,
+}
+
+/// Opens `plan`; `None` if a bounded run already reached its end and there is nothing new.
+pub fn open(
+    plan: Plan,
+    runtime: &Arc<Runtime>,
+    options: &Options,
+) -> Result<Option<Engine>, RunError> {
+    let mut store = Store::open(&plan.host.state, &plan.name, plan.host.key_groups)?;
+    let latest = store.latest();
+    let fresh = latest.is_none();
+    let (number, old) = match latest {
+        Some(restored) => (restored.number, read_meta(restored.meta)?),
+        None => (0, EngineMeta::default()),
+    };
+    let sources = open_sources(&plan, options)?;
+    if old.finished {
+        return if nothing_new(&plan, &sources, &old, options)? {
+            Ok(None)
+        } else {
+            Err(already_finished(&plan))
+        };
+    }
+    let mut meta = old.clone();
+    check_steps(&plan, &mut meta, &mut store, options)?;
+    let partitions = resolve_partitions(&plan, &sources, &mut meta, options)?;
+    let (sinks, consoles) = open_sinks(&plan, &meta)?;
+    let letters = open_dead_letters(&plan, &meta)?;
+    let tables = TableSet::load(&plan.tables)?;
+    let mut versions = Versions::open(&plan.host.state)?;
+    let now = options.clock.now();
+    if fresh {
+        meta.steps = first_steps(&plan, now);
+    }
+    let next = if fresh { 0 } else { number + 1 };
+    let in_force = versions.resolve(&plan, runtime, &tables, &mut meta, next, now)?;
+
+    for (sink, plan) in sinks.iter().zip(&plan.sinks) {
+        meta.sinks.insert(plan.name.clone(), sink.cut()?);
+    }
+    meta.dead_letters = letters.cut()?;
+    let number = commit_start(&store, fresh, number, &old, &meta)?;
+    let step_ids = plan
+        .steps
+        .iter()
+        .map(|s| store.step_id(&s.name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let source_ids = plan
+        .sources
+        .iter()
+        .map(|s| store.input_id(&s.name))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let elapsed = options.clock.elapsed();
+    let mut coordinator = Coordinator::new(&plan, options.mode, number, meta.clone(), elapsed);
+    for (source, partitions) in partitions.iter().enumerate() {
+        partitions
+            .iter()
+            .for_each(|p| coordinator.add_partition(source, p.id, p.start, elapsed));
+    }
+    let parts = Parts {
+        plan,
+        clock: options.clock.clone(),
+        sources,
+        sinks,
+        dead_letters: letters,
+        tables,
+        step_ids,
+        source_ids,
+        coordinator,
+        decided: number,
+    };
+    let (shared, queue) = Shared::new(parts);
+    let shared = Arc::new(shared);
+    let workers = (0..shared.plan.host.workers)
+        .map(|w| make_worker(w, &shared, &partitions, &in_force, &store, &meta))
+        .collect::<Result<Vec<_>, _>>()?;
+    let checkpointer = Checkpointer::new(store);
+    Ok(Some(Engine {
+        shared,
+        workers,
+        checkpointer,
+        queue,
+        consoles,
+        runtime: runtime.clone(),
+        versions,
+    }))
+}
+
+fn read_meta(meta: Meta) -> Result<EngineMeta, RunError> {
+    serde_json::from_value(meta.engine).map_err(|e| {
+        RunError::Refused(format!(
+            "the last checkpoint cannot be read: {e}; it may be of another version"
+        ))
+    })
+}
+
+fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, RunError> {
+    let open = |s: &plan::Source| -> Result<Box<dyn Source>, RunError> {
+        Ok(match &s.connector {
+            SourceConnector::Kafka {
+                cluster,
+                topic,
+                start,
+            } => Box::new(KafkaSource::new(
+                &s.name, &plan.name, cluster, topic, *start,
+            )),
+            SourceConnector::File { .. } => Box::new(FileSource::new(s)),
+            SourceConnector::Generate(generate) => {
+                let clock = options.clock.clone();
+                Box::new(GenerateSource::with_clock(
+                    generate,
+                    Arc::new(move || clock.elapsed()),
+                ))
+            }
+        })
+    };
+    plan.sources.iter().map(open).collect()
+}
+
+/// A finished pipeline has nothing to do if every source ends where it was read to.
+fn nothing_new(
+    plan: &Plan,
+    sources: &[Box<dyn Source>],
+    old: &EngineMeta,
+    options: &Options,
+) -> Result<bool, RunError> {
+    if options.mode != Mode::UntilEnd {
+        return Ok(false);
+    }
+    for (source, plan) in sources.iter().zip(&plan.sources) {
+        let Some(was) = old.sources.get(&plan.name) else {
+            return Ok(false);
+        };
+        let found = source.partitions(&was.positions, &BTreeMap::new(), true, &*options.stop)?;
+        if found
+            .iter()
+            .any(|p| p.end.is_none_or(|end| p.start.offset < end))
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn already_finished(plan: &Plan) -> RunError {
+    RunError::Refused(format!(
+        "pipeline {} has run to the end of time: all its windows and alarms have fired, so it cannot take new records. \
+         To run it again from the start, reset it: tidemill reset PIPELINE (its state is {})",
+        plan.name,
+        plan.host.state.display()
+    ))
+}
+
+/// The rules for a pipeline file that was edited since its state was made.
+fn check_steps(
+    plan: &Plan,
+    meta: &mut EngineMeta,
+    store: &mut Store,
+    options: &Options,
+) -> Result<(), RunError> {
+    let gone: Vec<String> = meta
+        .steps
+        .keys()
+        .filter(|name| plan.steps.iter().all(|s| s.name != **name))
+        .cloned()
+        .collect();
+    for name in gone {
+        let stateful = meta.steps[&name].plugin.is_some();
+        if stateful && !options.drop_steps.contains(&name) {
+            return Err(RunError::Refused(format!(
+                "step {name} has state but is no longer in the pipeline file; bring it back, or run with --drop-state {name}"
+            )));
+        }
+        meta.steps.remove(&name);
+        store.drop_step(&name)?;
+    }
+    for step in &plan.steps {
+        match meta.steps.get(&step.name) {
+            Some(old)
+                if old.signature != step.signature && !options.drop_steps.contains(&step.name) =>
+            {
+                return Err(RunError::Refused(format!(
+                    "step {} has changed since its state was made: {}; undo the change, or give up its state with --drop-state {}",
+                    step.name,
+                    difference(&old.signature, &step.signature),
+                    step.name
+                )));
+            }
+            Some(old) if old.signature == step.signature => {}
+            known => {
+                if known.is_some() {
+                    store.drop_step(&step.name)?;
+                }
+                let first = first_steps(plan, 0).remove(&step.name).unwrap_or_default();
+                meta.steps.insert(
+                    step.name.clone(),
+                    StepMeta {
+                        watermark: NO_TIME,
+                        ..first
+                    },
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn difference(old: &Value, new: &Value) -> String {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return format!("{old} became {new}");
+    };
+    let keys = old
+        .keys()
+        .chain(new.keys().filter(|k| !old.contains_key(*k)));
+    let show = |v: Option<&Value>| v.map_or("nothing".to_owned(), Value::to_string);
+    keys.filter(|k| old.get(*k) != new.get(*k))
+        .map(|k| format!("{k} was {}, is {}", show(old.get(k)), show(new.get(k))))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Where every partition starts and, in a bounded run, ends; written into `meta`.
+fn resolve_partitions(
+    plan: &Plan,
+    sources: &[Box<dyn Source>],
+    meta: &mut EngineMeta,
+    options: &Options,
+) -> Result<Vec<Vec<Partition>>, RunError> {
+    let bounded = options.mode != Mode::Streaming;
+    let old_ends = if bounded { meta.ends.take() } else { None }.unwrap_or_default();
+    let mut ends = BTreeMap::new();
+    let mut all = Vec::new();
+    for (source, plan) in sources.iter().zip(&plan.sources) {
+        let entry = meta
+            .sources
+            .entry(plan.name.clone())
+            .or_insert_with(|| SourceMeta {
+                watermark: NO_TIME,
+                ..SourceMeta::default()
+            });
+        let known = old_ends.get(&plan.name).cloned().unwrap_or_default();
+        let partitions = source.partitions(&entry.positions, &known, bounded, &*options.stop)?;
+        entry.positions = partitions.iter().map(|p| (p.id, p.start)).collect();
+        ends.insert(
+            plan.name.clone(),
+            partitions
+                .iter()
+                .filter_map(|p| Some((p.id, p.end?)))
+                .collect(),
+        );
+        all.push(partitions);
+    }
+    meta.ends = bounded.then_some(ends);
+    Ok(all)
+}
+
+type Consoles = Vec<Arc<ConsoleSink>>;
+
+fn open_sinks(plan: &Plan, meta: &EngineMeta) -> Result<(Vec<Box<dyn Sink>>, Consoles), RunError> {
+    let mut consoles = Vec::new();
+    let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, ConnectorError> {
+        let resume = meta.sinks.get(&s.name);
+        Ok(match &s.connector {
+            SinkConnector::Kafka { .. } => Box::new(KafkaSink::open(&plan.name, s, resume)?),
+            SinkConnector::File { .. } => Box::new(FileSink::open(s, resume)?),
+            SinkConnector::Console { .. } => {
+                let console = Arc::new(ConsoleSink::new(s));
+                consoles.push(console.clone());
+                Box::new(console)
+            }
+        })
+    };
+    let sinks = plan
+        .sinks
+        .iter()
+        .map(&mut open)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok((sinks, consoles))
+}
+
+fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLetters>, RunError> {
+    let resume = (!meta.dead_letters.is_null()).then_some(&meta.dead_letters);
+    Ok(match &plan.dead_letters {
+        plan::DeadLetters::File { path } => Box::new(FileDeadLetters::open(path, resume)?),
+        plan::DeadLetters::Kafka { cluster, topic } => {
+            Box::new(KafkaDeadLetters::open(cluster, topic)?)
+        }
+    })
+}
+
+/// Checkpoint 0 of a new state, or one that names what this start decided before its first record.
+fn commit_start(
+    store: &Store,
+    fresh: bool,
+    number: u64,
+    old: &EngineMeta,
+    meta: &EngineMeta,
+) -> Result<u64, RunError> {
+    if !fresh && old.ends == meta.ends && old.steps == meta.steps {
+        return Ok(number);
+    }
+    let number = if fresh { 0 } else { number + 1 };
+    let meta = Meta {
+        engine: serde_json::to_value(meta).expect("plain data"),
+    };
+    store.commit(Prepared {
+        number,
+        meta,
+        deltas: Vec::new(),
+        finished: false,
+    })?;
+    Ok(number)
+}
+
+fn make_worker(
+    index: usize,
+    shared: &Arc<Shared>,
+    partitions: &[Vec<Partition>],
+    in_force: &BTreeMap<usize, InForce>,
+    store: &Store,
+    meta: &EngineMeta,
+) -> Result<Worker, RunError> {
+    let workers = shared.plan.host.workers;
+    let mut sources = Vec::new();
+    for (source, all) in partitions.iter().enumerate() {
+        let mine = |(i, _): &(usize, &Partition)| (source + i) % workers == index;
+        let mine: Vec<Partition> = all
+            .iter()
+            .enumerate()
+            .filter(mine)
+            .map(|(_, p)| p.clone())
+            .collect();
+        if !mine.is_empty() {
+            let share = (mine.len(), all.len());
+            sources.push(source_task(source, shared, mine, share)?);
+        }
+    }
+    let mut steps = Vec::new();
+    for (i, plan) in shared.plan.steps.iter().enumerate() {
+        let mut step = make_step(i, shared, in_force.get(&i))?;
+        let watermark = meta.steps.get(&plan.name).map_or(NO_TIME, |s| s.watermark);
+        let id = shared.step_ids[i];
+        let mut stored = Stored {
+            store,
+            id,
+            worker: index,
+            workers,
+            key_groups: shared.plan.host.key_groups,
+            watermark,
+        };
+        step.restore(&mut stored).map_err(|e| {
+            RunError::Worker(format!("step {}: restoring its state: {e}", plan.name))
+        })?;
+        let encoder = shared.exchanges[i]
+            .is_some()
+            .then(|| key_encoder(shared, i))
+            .transpose()?;
+        steps.push(StepTask { step, encoder });
+    }
+    Ok(Worker::new(index, sources, steps, shared.clone()))
+}
+
+fn source_task(
+    source: usize,
+    shared: &Arc<Shared>,
+    partitions: Vec<Partition>,
+    (mine, all): (usize, usize),
+) -> Result<SourceTask, RunError> {
+    let plan = &shared.plan.sources[source];
+    let column = plan.event_time.as_ref().map(|t| t.column);
+    let opened = &shared.sources[source];
+    let decoder = crate::format::decoder(
+        plan.format,
+        &plan.schema,
+        &plan.paths,
+        column,
+        opened.header().as_deref(),
+    )
+    .map_err(|cause| ConnectorError::failed(format!("source {}", plan.name), cause))?;
+    let per_epoch = plan.limit.per_epoch.unwrap_or(usize::MAX).div_ceil(all) * mine;
+    Ok(SourceTask {
+        source,
+        number: shared.source_ids[source],
+        reader: opened.reader(partitions)?,
+        decoder,
+        event_time: plan.event_time.clone(),
+        rows: Rows::default(),
+        per_epoch: per_epoch.clamp(1, limits::EPOCH_RECORDS_MAX),
+    })
+}
+
+fn key_encoder(shared: &Shared, step: usize) -> Result<KeyEncoder, RunError> {
+    let plan = &shared.plan.steps[step];
+    let schema = input_schema(&shared.plan, plan);
+    let types: Vec<_> = plan
+        .key
+        .iter()
+        .map(|&i| schema.field(i).data_type().clone())
+        .collect();
+    KeyEncoder::new(&types).map_err(|e| RunError::Refused(format!("step {}: {e}", plan.name)))
+}
+
+/// The schema of a step's first input.
+pub fn input_schema(plan: &Plan, step: &plan::Step) -> arrow::datatypes::SchemaRef {
+    match step.inputs[0] {
+        plan::Input::Source(i) => plan.sources[i].schema.clone(),
+        plan::Input::Port { step, port } => plan.steps[step].ports[port].schema.clone(),
+    }
+}
+
+fn make_step(
+    index: usize,
+    shared: &Arc<Shared>,
+    in_force: Option<&InForce>,
+) -> Result<Box<dyn Step>, RunError> {
+    let plan = &shared.plan.steps[index];
+    let failed = |e: StepError| RunError::Refused(format!("step {}: {e}", plan.name));
+    Ok(match &plan.operator {
+        Operator::Project { filter, projection } => {
+            Box::new(Project::new(filter.clone(), projection.clone()))
+        }
+        Operator::Lookup(lookup) => {
+            let input = input_schema(&shared.plan, plan);
+            Box::new(Lookup::new(lookup, shared.tables.clone(), &input).map_err(failed)?)
+        }
+        Operator::Plugin(plugin) => {
+            let in_force = in_force.expect("every plugin step has a version in force");
+            let instance = in_force.instantiate(&shared.plan, index, &shared.tables)?;
+            let schemas = plan
+                .ports
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| Some(*i) != plugin.late_port);
+            let ports = schemas.map(|(_, p)| p.schema.clone()).collect();
+            if plan.key.is_empty() {
+                Box::new(Transform::new(instance, ports, plugin.limits.failed))
+            } else {
+                let spec = KeyedSpec {
+                    key: plan.key.clone(),
+                    key_groups: shared.plan.host.key_groups,
+                    input: input_schema(&shared.plan, plan),
+                    ports,
+                    ordered: (plugin.order == plan::Order::EventTime).then(|| Ordered {
+                        late_port: plugin
+                            .late_port
+                            .expect("event-time order has the port `late`"),
+                    }),
+                    failed_max: plugin.limits.failed,
+                };
+                Box::new(Keyed::new(spec, instance).map_err(failed)?)
+            }
+        }
+    })
+}
+
+/// The state of one step as one worker reads it back.
+struct Stored<'a> {
+    store: &'a Store,
+    id: u16,
+    worker: usize,
+    workers: usize,
+    key_groups: u16,
+    watermark: Micros,
+}
+
+impl Restore for Stored<'_> {
+    fn worker(&self) -> usize {
+        self.worker
+    }
+
+    fn watermark(&self) -> Micros {
+        self.watermark
+    }
+
+    fn owns(&self, hash: u64) -> bool {
+        owner(
+            key_group(hash, self.key_groups),
+            self.key_groups,
+            self.workers,
+        ) == self.worker
+    }
+
+    fn entries(
+        &mut self,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mine = owned(self.worker, self.key_groups, self.workers);
+        self.store
+            .load_groups(self.id, mine, &mut |_, key, value| each(key, value))
+            .map_err(|e| e.to_string())
+    }
+
+    fn segments(&mut self) -> Result<Vec<(u64, Vec<u8>)>, String> {
+        self.store.segments(self.id).map_err(|e| e.to_string())
+    }
+}

@@ -1,0 +1,115 @@
+//! The threads of a run: workers, the checkpoint thread, and how they end.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::{Builder, JoinHandle};
+
+use crate::engine::checkpoint::Checkpointer;
+use crate::engine::handle::Handle;
+use crate::engine::open::Engine;
+use crate::engine::shared::{Job, Shared};
+use crate::engine::worker::Worker;
+use crate::error::RunError;
+use crate::limits;
+
+/// A pipeline that runs.
+pub struct Running {
+    handle: Arc<Handle>,
+    workers: Vec<JoinHandle<()>>,
+    checkpoints: JoinHandle<Checkpointer>,
+}
+
+impl Engine {
+    /// Starts the threads.
+    pub fn start(self) -> Result<Running, RunError> {
+        let shared = self.shared;
+        let handle = Arc::new(Handle::new(shared.clone(), self.runtime, self.versions));
+        let (queue, checkpointer, of) = (self.queue, self.checkpointer, shared.clone());
+        let checkpoints = spawn("checkpoint".into(), move || {
+            commit_all(checkpointer, &queue, &of)
+        })?;
+        let start = |w: Worker| spawn(format!("worker-{}", w.index), move || work(w));
+        let workers = self
+            .workers
+            .into_iter()
+            .map(start)
+            .collect::<Result<_, _>>()?;
+        Ok(Running {
+            handle,
+            workers,
+            checkpoints,
+        })
+    }
+}
+
+impl Running {
+    /// For the admin API and the screen.
+    pub fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    /// All workers are done.
+    pub fn is_over(&self) -> bool {
+        self.workers.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end, by itself or after [`Handle::stop`]; the state is closed when this returns.
+    pub fn join(self) -> Result<(), RunError> {
+        let shared = self.handle.shared().clone();
+        for worker in self.workers {
+            // A panic has been reported through `Shared` already.
+            let _ = worker.join();
+        }
+        shared.end_checkpoints();
+        let closed = self.checkpoints.join();
+        self.handle.ended();
+        if let Some(error) = shared.failure() {
+            return Err(error);
+        }
+        closed
+            .map(drop)
+            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RunError> {
+    Builder::new()
+        .name(name.clone())
+        .stack_size(limits::STACK_BYTES)
+        .spawn(work)
+        .map_err(|e| RunError::Worker(format!("cannot start thread {name}: {e}")))
+}
+
+/// Runs a worker; a panic in it ends the run instead of leaving the others waiting.
+fn work(worker: Worker) {
+    struct Watch(Arc<Shared>, usize);
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.fail(RunError::Worker(format!(
+                    "worker {} panicked; its message is above",
+                    self.1
+                )));
+            }
+        }
+    }
+    let _watch = Watch(worker.shared.clone(), worker.index);
+    worker.run();
+}
+
+fn commit_all(
+    mut checkpointer: Checkpointer,
+    queue: &Receiver<Job>,
+    shared: &Shared,
+) -> Checkpointer {
+    while let Ok(Job::Commit(frozen)) = queue.recv() {
+        if let Err(error) = checkpointer.commit(*frozen, shared) {
+            shared.fail(error);
+            break;
+        }
+    }
+    checkpointer
+}

@@ -1,0 +1,154 @@
+//! A plan in a few lines, for `tidemill check`.
+
+use std::fmt::Write;
+
+use super::plan::{
+    Brokers, Cluster, DeadLetters, Input, Operator, Order, Plan, SinkConnector, Source,
+    SourceConnector, Step,
+};
+use super::resolve::type_name;
+use arrow::datatypes::SchemaRef;
+
+/// Sources, tables, steps with operators, ports and columns, sinks: one line each. Shows no secret.
+pub fn describe(plan: &Plan) -> String {
+    let mut out = format!("pipeline {}\n", plan.name);
+    for source in &plan.sources {
+        let time = match &source.event_time {
+            Some(time) => format!("event time {}", source.schema.field(time.column).name()),
+            None => "no event time".into(),
+        };
+        let from = source_place(source);
+        line(&mut out, "source", &source.name, &format!("{from}, {time}"));
+        columns(&mut out, "", &source.schema);
+    }
+    for table in &plan.tables {
+        let key = table.schema.field(table.key).name();
+        let about = format!("file {}, key {key}", table.path.display());
+        line(&mut out, "table", &table.name, &about);
+        columns(&mut out, "", &table.schema);
+    }
+    for step in &plan.steps {
+        line(&mut out, "step", &step.name, &step_about(plan, step));
+        for (i, port) in step.ports.iter().enumerate() {
+            let name = if i == 0 { "" } else { &port.name };
+            columns(&mut out, name, &port.schema);
+        }
+    }
+    for sink in &plan.sinks {
+        let from: Vec<_> = sink.inputs.iter().map(|i| i.label.as_str()).collect();
+        let to = sink_place(&sink.connector);
+        line(
+            &mut out,
+            "sink",
+            &sink.name,
+            &format!("{} -> {to}", from.join(", ")),
+        );
+    }
+    let dead = match &plan.dead_letters {
+        DeadLetters::Kafka { cluster, topic } => kafka_place(cluster, topic),
+        DeadLetters::File { path } => format!("file {}", path.display()),
+    };
+    line(&mut out, "dead letters", "", &dead);
+    out
+}
+
+fn line(out: &mut String, what: &str, name: &str, about: &str) {
+    let gap = if name.is_empty() { "" } else { " " };
+    let _ = writeln!(out, "{what}{gap}{name}: {about}");
+}
+
+fn columns(out: &mut String, port: &str, schema: &SchemaRef) {
+    let columns: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|f| {
+            let null = if f.is_nullable() { "?" } else { "" };
+            format!("{} {}{null}", f.name(), type_name(f.data_type()))
+        })
+        .collect();
+    let port = if port.is_empty() {
+        String::new()
+    } else {
+        format!(".{port}: ")
+    };
+    let _ = writeln!(out, "    {port}{}", columns.join(", "));
+}
+
+fn source_place(source: &Source) -> String {
+    match &source.connector {
+        SourceConnector::Kafka { cluster, topic, .. } => kafka_place(cluster, topic),
+        SourceConnector::File { path } => format!("file {}", path.display()),
+        SourceConnector::Generate(generate) => {
+            let count = match generate.count {
+                Some(count) => format!("{count} records"),
+                None => "for ever".into(),
+            };
+            format!("generator, {} a second, {count}", generate.per_second)
+        }
+    }
+}
+
+fn kafka_place(cluster: &Cluster, topic: &str) -> String {
+    match &cluster.brokers {
+        Brokers::Embedded => format!("topic {topic} on the embedded broker"),
+        Brokers::At(hosts) => format!("topic {topic} at {hosts}"),
+    }
+}
+
+fn step_about(plan: &Plan, step: &Step) -> String {
+    let from: Vec<_> = step.inputs.iter().map(|i| input_name(plan, *i)).collect();
+    let operator = match &step.operator {
+        Operator::Project { filter, projection } => match (filter, projection) {
+            (None, None) => "all rows".into(),
+            (Some(_), None) => "where".into(),
+            (None, Some(_)) => "select".into(),
+            (Some(_), Some(_)) => "where and select".into(),
+        },
+        Operator::Lookup(lookup) => format!("lookup in {}", plan.tables[lookup.table].name),
+        Operator::Plugin(plugin) => {
+            let order = match plugin.order {
+                Order::Arrival => "",
+                Order::EventTime => ", in event-time order",
+            };
+            format!("plugin {}{order}", plugin.file.display())
+        }
+    };
+    let key = if step.key.is_empty() {
+        String::new()
+    } else {
+        let schema = input_schema(plan, step.inputs[0]);
+        let names: Vec<_> = step
+            .key
+            .iter()
+            .map(|i| schema.field(*i).name().as_str())
+            .collect();
+        format!(" by {}", names.join(", "))
+    };
+    format!("{} -> {operator}{key}", from.join(", "))
+}
+
+fn input_name(plan: &Plan, input: Input) -> String {
+    match input {
+        Input::Source(source) => plan.sources[source].name.clone(),
+        Input::Port { step, port: 0 } => plan.steps[step].name.clone(),
+        Input::Port { step, port } => {
+            let step = &plan.steps[step];
+            format!("{}.{}", step.name, step.ports[port].name)
+        }
+    }
+}
+
+fn input_schema(plan: &Plan, input: Input) -> &SchemaRef {
+    match input {
+        Input::Source(source) => &plan.sources[source].schema,
+        Input::Port { step, port } => &plan.steps[step].ports[port].schema,
+    }
+}
+
+fn sink_place(connector: &SinkConnector) -> String {
+    match connector {
+        SinkConnector::Kafka { cluster, topic, .. } => kafka_place(cluster, topic),
+        SinkConnector::File { path, .. } => format!("file {}", path.display()),
+        SinkConnector::Console { rows } => format!("console, {rows} rows"),
+    }
+}

@@ -1,0 +1,85 @@
+//! `[sinks.X]`: which rows go where.
+
+use super::super::plan::Existing;
+use super::super::read::Reader;
+use super::super::spec::{Sink, SinkConnector};
+use super::super::text::Spanned;
+use super::super::tree::Kind;
+use super::{connection, one_connector, topic};
+
+const CONNECTORS: [&str; 3] = ["kafka", "file", "console"];
+const LATER: [&str; 4] = ["parquet", "postgres", "http", "format"];
+/// Rows a console keeps on screen.
+const CONSOLE_ROWS_MAX: u64 = 1_000;
+
+pub fn sink(name: Spanned<String>, r: &mut Reader) -> Sink {
+    let place = r.place.clone();
+    r.later(&LATER);
+    let from = inputs(r);
+    let kafka = r.nested("kafka", |r| SinkConnector::Kafka {
+        topic: topic(r),
+        key: r
+            .strings("key", "[\"product_id\"]")
+            .map_or_else(Vec::new, |k| k.value),
+        connection: connection(r, false),
+    });
+    let file = r.nested("file", file);
+    let console = r.nested("console", |r| SinkConnector::Console {
+        rows: r
+            .whole("rows", 1, CONSOLE_ROWS_MAX)
+            .map_or(20, |n| n.value as usize),
+    });
+    if !LATER.iter().any(|key| r.has(key)) {
+        one_connector(r, &CONNECTORS, &place);
+    }
+    Sink {
+        name,
+        from,
+        connector: kafka.or(file).or(console),
+    }
+}
+
+/// `from`: a list; one name alone will do.
+fn inputs(r: &mut Reader) -> Vec<Spanned<String>> {
+    r.need("from", "from = [\"my_step\"]");
+    if let Some(node) = r.node("from")
+        && matches!(node.kind, Kind::String(_))
+    {
+        return r.string("from").into_iter().collect();
+    }
+    let Some(list) = r.strings("from", "[\"my_step\", \"my_step.port\"]") else {
+        return Vec::new();
+    };
+    if list.value.is_empty() {
+        r.findings
+            .error(list.span, "`from` names nothing")
+            .help("name at least one step or source");
+    }
+    list.value
+}
+
+fn file(r: &mut Reader) -> SinkConnector {
+    let path = r.required("path", "path = \"out.jsonl\"").filter(|path| {
+        let extension = path.value.rsplit('.').next().unwrap_or_default();
+        let other = matches!(extension, "csv" | "parquet" | "avro" | "gz" | "zst");
+        if other {
+            let message =
+                format!("a file sink writes JSON lines; `.{extension}` is not supported yet");
+            r.findings
+                .error(path.span, message)
+                .help("let the path end in .jsonl");
+        }
+        !other
+    });
+    let words = [
+        ("refuse", Existing::Refuse),
+        ("append", Existing::Append),
+        ("overwrite", Existing::Overwrite),
+    ];
+    SinkConnector::File {
+        path,
+        existing: r
+            .word("existing", &words, &[])
+            .map_or(Existing::Refuse, |e| e.value),
+    }
+}

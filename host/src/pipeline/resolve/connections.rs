@@ -1,0 +1,119 @@
+//! Which Kafka cluster a source, sink or the dead letters use.
+//!
+//! A connection that names brokers stands for itself. One that does not is `[kafka]`, its own properties over those.
+
+use std::collections::BTreeMap;
+
+use super::Resolver;
+use crate::kafka::check_property;
+use crate::pipeline::plan::{Brokers, Cluster};
+use crate::pipeline::secrets;
+use crate::pipeline::spec::{Connection, Property};
+use crate::pipeline::text::Spanned;
+
+/// `"embedded"` or a list of addresses.
+pub fn brokers(text: &str) -> Brokers {
+    match text {
+        "embedded" => Brokers::Embedded,
+        hosts => Brokers::At(hosts.to_string()),
+    }
+}
+
+impl Resolver<'_> {
+    pub(super) fn cluster(&mut self, own: &Connection) -> Option<Cluster> {
+        let common = self.spec.kafka.as_ref();
+        let named = own.brokers.as_ref();
+        let Some(written) = named.or_else(|| common?.brokers.as_ref()) else {
+            self.no_brokers(own);
+            return None;
+        };
+        let resolved = self.reference("brokers", written)?;
+        let brokers = self.checked_brokers(written, &resolved)?;
+        let inherited = match common {
+            Some(common) if named.is_none() => common.properties.as_slice(),
+            _ => &[],
+        };
+        let mut properties = BTreeMap::new();
+        // The embedded broker takes neither passwords nor certificates: nothing of this is for it.
+        if brokers != Brokers::Embedded {
+            let common = self.properties(inherited, &mut properties);
+            let own = self.properties(&own.properties, &mut properties);
+            common.and(own)?;
+        }
+        Some(Cluster {
+            brokers,
+            properties,
+        })
+    }
+
+    fn no_brokers(&mut self, own: &Connection) {
+        let known = self.spec.kafka.as_ref().is_some_and(|k| k.broken);
+        if !known && !own.broken {
+            self.findings
+                .error(own.span, "no brokers are named for this")
+                .help("add [kafka] with brokers = \"localhost:9092\" (or \"embedded\"), or run with --brokers");
+        }
+    }
+
+    fn checked_brokers(&mut self, written: &Spanned<String>, text: &str) -> Option<Brokers> {
+        let brokers = brokers(text);
+        let wrong = match &brokers {
+            Brokers::Embedded => None,
+            Brokers::At(hosts) => hosts.split(',').map(str::trim).find(|h| !is_address(h)),
+        };
+        if let Some(wrong) = wrong {
+            self.findings
+                .error(
+                    written.span,
+                    format!("`brokers`: \"{wrong}\" is no address"),
+                )
+                .help("brokers are host:port, with commas between them, or \"embedded\"");
+            return None;
+        }
+        Some(brokers)
+    }
+
+    fn properties(
+        &mut self,
+        written: &[Property],
+        properties: &mut BTreeMap<String, String>,
+    ) -> Option<()> {
+        let mut all = Some(());
+        for property in written {
+            let name = &property.name.value;
+            let Some(value) = self.reference(name, &property.value) else {
+                all = None;
+                continue;
+            };
+            if let Err(reason) = check_property(name, &value) {
+                self.findings.error(property.name.span, reason);
+                all = None;
+            }
+            properties.insert(name.clone(), value);
+        }
+        all
+    }
+
+    /// The text with its references resolved.
+    fn reference(&mut self, key: &str, text: &Spanned<String>) -> Option<String> {
+        match secrets::resolve(&text.value, &self.spec.dir) {
+            Ok(value) => Some(value),
+            Err(cause) => {
+                self.findings.error(text.span, format!("`{key}`: {cause}"));
+                None
+            }
+        }
+    }
+}
+
+/// `host:port`; an IPv6 address stands in brackets.
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    !host.is_empty()
+        && (bracketed || !host.contains(':'))
+        && !host.contains(|c: char| c.is_whitespace() || c == '/')
+        && port.parse::<u16>().is_ok_and(|p| p > 0)
+}

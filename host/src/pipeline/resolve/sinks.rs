@@ -1,0 +1,225 @@
+//! Sinks and dead letters, and where two of them would write to one place.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::Resolver;
+use crate::pipeline::plan::{self, Cluster, DeadLetters, SinkConnector, SourceConnector};
+use crate::pipeline::spec;
+use crate::pipeline::text::{Span, Spanned};
+
+/// The column that tells which step a row came from, in a sink with several inputs.
+const STEP_COLUMN: &str = "step";
+
+impl Resolver<'_> {
+    pub(super) fn sink(&mut self, sink: &spec::Sink) -> Option<plan::Sink> {
+        let inputs = self.sink_inputs(sink);
+        let connector = match sink.connector.as_ref()? {
+            spec::SinkConnector::Kafka {
+                topic,
+                key,
+                connection,
+            } => {
+                let cluster = self.cluster(connection);
+                let keys = self.sink_keys(key, &inputs);
+                SinkConnector::Kafka {
+                    cluster: cluster?,
+                    topic: topic.as_ref()?.value.clone(),
+                    key: keys?,
+                }
+            }
+            spec::SinkConnector::File { path, existing } => SinkConnector::File {
+                path: self.spec.dir.join(&path.as_ref()?.value),
+                existing: *existing,
+            },
+            spec::SinkConnector::Console { rows } => SinkConnector::Console { rows: *rows },
+        };
+        let inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
+        (!inputs.is_empty()).then(|| plan::Sink {
+            name: sink.name.value.clone(),
+            inputs,
+            connector,
+        })
+    }
+
+    fn sink_inputs(&mut self, sink: &spec::Sink) -> Vec<Option<plan::SinkInput>> {
+        let mut inputs = Vec::new();
+        for (i, from) in sink.from.iter().enumerate() {
+            let twice = sink.from[..i].iter().find(|f| f.value == from.value);
+            if let Some(first) = twice {
+                let message = format!("`{}` is named twice in `from`", from.value);
+                self.findings.error(from.span, message).first(first.span);
+                continue;
+            }
+            let rows = self.rows(from);
+            if let Some(rows) = &rows
+                && sink.from.len() > 1
+                && rows.schema.index_of(STEP_COLUMN).is_ok()
+            {
+                let message = format!(
+                    "`{}` has a column `{STEP_COLUMN}`, which a sink with several inputs adds itself",
+                    from.value
+                );
+                self.findings
+                    .error(from.span, message)
+                    .help("rename the column with `select`, or give the input a sink of its own");
+            }
+            inputs.push(rows.map(|rows| plan::SinkInput {
+                label: from.value.clone(),
+                input: rows.input,
+                schema: rows.schema,
+            }));
+        }
+        inputs
+    }
+
+    /// The key columns in each input.
+    fn sink_keys(
+        &mut self,
+        key: &[Spanned<String>],
+        inputs: &[Option<plan::SinkInput>],
+    ) -> Option<Vec<Vec<usize>>> {
+        let mut keys = Vec::new();
+        for input in inputs {
+            let input = input.as_ref()?;
+            let of = format!("input `{}`", input.label);
+            let columns: Vec<_> = key
+                .iter()
+                .map(|name| self.column(name, &input.schema, &of))
+                .collect();
+            keys.push(columns.into_iter().collect::<Option<Vec<_>>>());
+        }
+        keys.into_iter().collect()
+    }
+
+    pub(super) fn dead_letters(&mut self) -> Option<DeadLetters> {
+        match &self.spec.dead_letters {
+            Some(spec::DeadLetters::Kafka { topic, connection }) => {
+                let cluster = self.cluster(connection);
+                Some(DeadLetters::Kafka {
+                    cluster: cluster?,
+                    topic: topic.as_ref()?.value.clone(),
+                })
+            }
+            Some(spec::DeadLetters::File { path }) => Some(DeadLetters::File {
+                path: self.spec.dir.join(&path.as_ref()?.value),
+            }),
+            None => Some(DeadLetters::File {
+                path: self.host()?.state.join("dead-letters.jsonl"),
+            }),
+        }
+    }
+
+    /// Refuses two writers of one file and a file that is read and written; warns of topics that are.
+    pub(super) fn clashes(&mut self) {
+        let mut files: HashMap<PathBuf, (Span, String)> = HashMap::new();
+        for (path, what) in self.files_read() {
+            files
+                .entry(lexical(&self.spec.dir.join(&path.value)))
+                .or_insert((path.span, what));
+        }
+        for (path, what) in self.files_written() {
+            let full = lexical(&self.spec.dir.join(&path.value));
+            if let Some((first, other)) = files.get(&full) {
+                let message = format!("{what} writes to the file of {other}");
+                self.findings
+                    .error(path.span, message)
+                    .first(*first)
+                    .help("give each its own file");
+            } else {
+                files.insert(full, (path.span, what));
+            }
+        }
+        self.loops();
+    }
+
+    fn files_read(&self) -> Vec<(Spanned<String>, String)> {
+        let sources = self.spec.sources.iter().filter_map(|s| match &s.connector {
+            Some(spec::SourceConnector::File { path: Some(path) }) => {
+                Some((path.clone(), format!("source `{}`", s.name.value)))
+            }
+            _ => None,
+        });
+        let tables = self.spec.tables.iter().filter_map(|t| {
+            let path = t.path.clone()?;
+            Some((path, format!("table `{}`", t.name.value)))
+        });
+        sources.chain(tables).collect()
+    }
+
+    fn files_written(&self) -> Vec<(Spanned<String>, String)> {
+        let sinks = self.spec.sinks.iter().filter_map(|s| match &s.connector {
+            Some(spec::SinkConnector::File {
+                path: Some(path), ..
+            }) => Some((path.clone(), format!("sink `{}`", s.name.value))),
+            _ => None,
+        });
+        let dead = match &self.spec.dead_letters {
+            Some(spec::DeadLetters::File { path: Some(path) }) => {
+                Some((path.clone(), "[dead_letters]".to_string()))
+            }
+            _ => None,
+        };
+        sinks.chain(dead).collect()
+    }
+
+    /// Warns of topics that are both read and written: rows may go round for ever.
+    fn loops(&mut self) {
+        let read: Vec<(Cluster, String)> = self
+            .sources
+            .iter()
+            .flatten()
+            .filter_map(|s| match &s.connector {
+                SourceConnector::Kafka { cluster, topic, .. } => {
+                    Some((cluster.clone(), topic.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        let spec = self.spec;
+        let sinks = spec.sinks.iter().filter_map(|s| match &s.connector {
+            Some(spec::SinkConnector::Kafka {
+                topic, connection, ..
+            }) => Some((topic.as_ref()?, connection)),
+            _ => None,
+        });
+        let dead = match &spec.dead_letters {
+            Some(spec::DeadLetters::Kafka { topic, connection }) => {
+                topic.as_ref().map(|t| (t, connection))
+            }
+            _ => None,
+        };
+        for (topic, connection) in sinks.chain(dead).collect::<Vec<_>>() {
+            // What is wrong with the connection has been said where it was first resolved.
+            let errors = self.findings.errors.len();
+            let cluster = self.cluster(connection);
+            self.findings.errors.truncate(errors);
+            let Some(cluster) = cluster else { continue };
+            let loops =
+                |(c, t): &&(Cluster, String)| c.brokers == cluster.brokers && *t == topic.value;
+            if read.iter().any(|r| loops(&r)) {
+                let message = format!("topic `{}` is both read and written", topic.value);
+                self.findings
+                    .warning(topic.span, message)
+                    .help("what is written is read again: rows may go round for ever");
+            }
+        }
+    }
+}
+
+/// The path without `.` and `..`, so that two spellings of one file are found; links are not followed.
+fn lexical(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir
+                if matches!(out.components().next_back(), Some(Component::Normal(_))) =>
+            {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
+}

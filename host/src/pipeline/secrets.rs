@@ -1,0 +1,178 @@
+//! Secrets by reference: `${env:NAME}` and `${file:/path}`, and what must never be shown.
+//!
+//! Invariant: no error made here holds a resolved value.
+
+use std::path::Path;
+
+use super::text::{Span, Texts};
+
+/// A file that holds a secret is no larger than this.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Words in the name of a setting whose value is a secret.
+const WORDS: [&str; 8] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "private.key",
+    "key.pem",
+    "oauthbearer.config",
+];
+/// Settings that such a word does not make a secret: they say where it is.
+const PLACES: [&str; 3] = [".location", ".url", ".path"];
+
+/// Whether the value of `name` has to be kept from view and may only be given by reference.
+pub fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    WORDS.iter().any(|w| name.contains(w)) && !PLACES.iter().any(|p| name.ends_with(p))
+}
+
+/// Whether `value` refers to a secret rather than holding one.
+pub fn is_reference(value: &str) -> bool {
+    value.contains("${env:") || value.contains("${file:")
+}
+
+/// `text` with its references replaced. An error names the reference, never a value.
+pub fn resolve(text: &str, dir: &Path) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        out += &rest[..at];
+        let end = rest[at..]
+            .find('}')
+            .ok_or("a reference starts with `${` and has no `}`")?;
+        out += &value_of(&rest[at + 2..at + end], dir)?;
+        rest = &rest[at + end + 1..];
+    }
+    Ok(out + rest)
+}
+
+fn value_of(reference: &str, dir: &Path) -> Result<String, String> {
+    match reference.split_once(':') {
+        Some(("env", name)) => std::env::var(name).map_err(|e| match e {
+            std::env::VarError::NotPresent => {
+                format!("the environment variable {name} is not set")
+            }
+            std::env::VarError::NotUnicode(_) => {
+                format!("the environment variable {name} is not UTF-8")
+            }
+        }),
+        Some(("file", path)) => read(&dir.join(path)),
+        _ => Err("there are `${env:NAME}` and `${file:/path}`, and no other references".into()),
+    }
+}
+
+/// The text of a file without the line break at its end.
+fn read(path: &Path) -> Result<String, String> {
+    let failed = |cause: &dyn std::fmt::Display| format!("{}: {cause}", path.display());
+    let size = std::fs::metadata(path).map_err(|e| failed(&e))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(failed(&"too large for a secret"));
+    }
+    // The error of a file that is not UTF-8 says where, not what.
+    let text = std::fs::read_to_string(path).map_err(|e| failed(&e))?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_string())
+}
+
+/// Keeps from view whatever follows `=` after the name of a secret, in text that may not even be TOML.
+pub fn hide(texts: &mut Texts, text: u16) {
+    let source = texts.get(text).map_or("", |t| t.text.as_str());
+    let lower = source.to_ascii_lowercase();
+    let mut hidden = Vec::new();
+    for word in WORDS {
+        for (at, _) in lower.match_indices(word) {
+            hidden.extend(value_after(source, at + word.len()));
+        }
+    }
+    for range in hidden {
+        texts.hide(Span::new(text, range));
+    }
+}
+
+/// The value after the next `=` of the line, if it is written out; up to its closing quote or to the end of the line.
+fn value_after(source: &str, from: usize) -> Option<std::ops::Range<usize>> {
+    let line_end = source[from..].find('\n').map_or(source.len(), |i| from + i);
+    let line = &source[from..line_end];
+    let after = line.find('=')? + 1;
+    // Another key on the way: the word was part of some value.
+    let skipped = line[after..].len() - line[after..].trim_start().len();
+    let start = from + after + skipped;
+    let value = &source[start..line_end];
+    let quote = value.chars().next()?;
+    if quote == '{'
+        || quote == '['
+        || is_reference(value.get(..8.min(value.len())).unwrap_or(value))
+    {
+        return None;
+    }
+    if quote != '"' && quote != '\'' {
+        let end = value.find([',', '}', '#']).unwrap_or(value.len());
+        return Some(start..start + end);
+    }
+    let mut escaped = false;
+    for (i, c) in value.char_indices().skip(1) {
+        match c {
+            '\\' if quote == '"' && !escaped => escaped = true,
+            c if c == quote && !escaped => return Some(start + 1..start + i),
+            _ => escaped = false,
+        }
+    }
+    Some(start + 1..line_end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::Text;
+    use super::*;
+
+    #[test]
+    fn names_of_secrets() {
+        for secret in [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.key.pem",
+            "SASL.Password",
+        ] {
+            assert!(is_secret(secret), "{secret}");
+        }
+        for open in [
+            "sasl.username",
+            "ssl.key.location",
+            "sasl.oauthbearer.token.endpoint.url",
+        ] {
+            assert!(!is_secret(open), "{open}");
+        }
+    }
+
+    #[test]
+    fn references_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("pass"), "s3cret\n").unwrap();
+        let resolved = resolve("a-${file:pass}-b", dir.path());
+        assert_eq!(resolved.as_deref(), Ok("a-s3cret-b"));
+        assert_eq!(resolve("plain $x", dir.path()).as_deref(), Ok("plain $x"));
+        let missing = resolve("${env:TIDEMILL_NO_SUCH_VARIABLE}", dir.path()).unwrap_err();
+        assert!(missing.contains("TIDEMILL_NO_SUCH_VARIABLE is not set"));
+        assert!(resolve("${file:none}", dir.path()).is_err());
+        assert!(resolve("${env:X", dir.path()).is_err());
+        assert!(resolve("${vault:x}", dir.path()).is_err());
+    }
+
+    #[test]
+    fn secrets_written_out_are_hidden_even_where_the_text_is_broken() {
+        let source = "p = { \"sasl.password\" = \"hun\\\"ter\", a = 1 }\nsasl.password = 'open\nssl.key.password = \"${env:X}\"";
+        let mut texts = Texts::default();
+        texts.add(Text::new("p.toml", source));
+        hide(&mut texts, 0);
+        let shown: String = source
+            .char_indices()
+            .map(|(i, c)| if texts.is_hidden(0, i) { '*' } else { c })
+            .collect();
+        assert_eq!(
+            shown,
+            "p = { \"sasl.password\" = \"********\", a = 1 }\nsasl.password = '****\nssl.key.password = \"${env:X}\""
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! A redb file, made, opened and written in the one way this project does.
+//!
+//! Knows no tables. Invariants: a file under its final name is complete (it is made beside and renamed); every
+//! transaction is Immediate, two-phase and with quick repair, so that a commit that returned survives a power cut and
+//! opening after a crash takes milliseconds.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use redb::{Builder, Database, DatabaseError, Durability, ReadTransaction, WriteTransaction};
+
+/// Why a file could not be read or written, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault(pub String);
+
+macro_rules! fault_from {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Fault {
+            fn from(error: $error) -> Self {
+                Self(error.to_string())
+            }
+        })*
+    };
+}
+fault_from!(
+    DatabaseError,
+    io::Error,
+    redb::CommitError,
+    redb::SetDurabilityError,
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError
+);
+
+/// Opens a file as a database: [`plain`], or a test's faulty twin of it.
+pub(super) type OpenFile = dyn Fn(&Builder, File) -> Result<Database, DatabaseError> + Send + Sync;
+
+pub(super) fn plain(builder: &Builder, file: File) -> Result<Database, DatabaseError> {
+    builder.create_file(file)
+}
+
+#[derive(Debug)]
+pub(super) struct RedbFile {
+    db: Database,
+}
+
+impl RedbFile {
+    /// Opens `path`. If there is no such file, makes it with what `first` writes, all of it or nothing.
+    pub fn open(
+        path: &Path,
+        cache_bytes: usize,
+        open_file: &OpenFile,
+        first: impl FnOnce(&WriteTransaction) -> Result<(), Fault>,
+    ) -> Result<Self, Fault> {
+        let mut builder = Builder::new();
+        builder.set_cache_size(cache_bytes);
+        if !path.try_exists()? {
+            let beside = path.with_extension("new");
+            let file = options().truncate(true).create(true).open(&beside)?;
+            let made = Self {
+                db: open_file(&builder, file)?,
+            };
+            made.write(first)?;
+            drop(made);
+            fs::rename(&beside, path)?;
+            sync_directory(path)?;
+        }
+        let db = open_file(&builder, options().open(path)?)?;
+        Ok(Self { db })
+    }
+
+    /// Runs `body` in one transaction. If this returns `Ok`, what it wrote is durable; if `Err`, all of it or nothing is
+    /// there after the next open.
+    pub fn write<T>(
+        &self,
+        body: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let mut tx = self.db.begin_write()?;
+        tx.set_durability(Durability::Immediate)?;
+        tx.set_two_phase_commit(true);
+        tx.set_quick_repair(true);
+        let result = body(&tx)?;
+        tx.commit()?;
+        Ok(result)
+    }
+
+    pub fn read(&self) -> Result<ReadTransaction, Fault> {
+        use redb::ReadableDatabase;
+        Ok(self.db.begin_read()?)
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+/// A rename is durable once its directory is.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}

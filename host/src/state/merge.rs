@@ -1,0 +1,282 @@
+//! Moves decided changes from the log into the merged state, in the background.
+//!
+//! Never on the way of a checkpoint: that writes the log alone. Invariants: only decided checkpoints are merged; changes
+//! leave the log after they are durable in `state.redb`; a merge cut off anywhere is simply done again.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use redb::ReadTransaction;
+
+use super::file::Fault;
+use super::log::{self, Decided, Log};
+use super::merged::{self, Merged};
+use super::newest::Newest;
+use super::{Changes, segments};
+use crate::limits::{
+    MERGE_CHECKPOINTS_MAX, MERGE_KEYS_MIN, MERGE_LEAF_BYTES, MERGE_SLICE_BYTES, MERGE_SLICE_KEYS,
+    MERGE_UNMERGED_BYTES_MAX,
+};
+
+/// When a merge is worth its writes. A changed key drags a whole leaf of the B-tree with it, so a merge pays once there
+/// are about as many changed keys as leaves; the maxima bound the log and the time of a restart.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MergeRule {
+    pub keys_min: u64,
+    pub bytes_max: u64,
+    pub checkpoints_max: u64,
+}
+
+impl Default for MergeRule {
+    fn default() -> Self {
+        Self {
+            keys_min: MERGE_KEYS_MIN,
+            bytes_max: MERGE_UNMERGED_BYTES_MAX,
+            checkpoints_max: MERGE_CHECKPOINTS_MAX,
+        }
+    }
+}
+
+impl MergeRule {
+    fn is_due(&self, unmerged: log::Unmerged, merged_keys: u64) -> bool {
+        let key_bytes = unmerged.bytes.checked_div(unmerged.keys).unwrap_or(0);
+        let leaves = merged_keys.saturating_mul(key_bytes) / MERGE_LEAF_BYTES;
+        unmerged.keys >= leaves.max(self.keys_min)
+            || unmerged.bytes >= self.bytes_max
+            || unmerged.checkpoints >= self.checkpoints_max
+    }
+}
+
+/// The two files together.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub log: Log,
+    pub merged: Merged,
+    /// Held while both files are looked at as one, and while a merge writes.
+    gate: Mutex<()>,
+    /// One merge at a time.
+    merging: Mutex<()>,
+}
+
+/// Both files as of one moment: the last decided checkpoint then.
+pub(super) struct Snapshot {
+    pub log: ReadTransaction,
+    pub merged: ReadTransaction,
+    /// The decided checkpoints that only the log has, ascending.
+    pub numbers: Vec<u64>,
+    latest: Option<Decided>,
+}
+
+impl Files {
+    pub fn new(log: Log, merged: Merged) -> Self {
+        Self {
+            log,
+            merged,
+            gate: Mutex::new(()),
+            merging: Mutex::new(()),
+        }
+    }
+
+    pub fn snapshot(&self) -> Result<Snapshot, Fault> {
+        let _gate = lock(&self.gate);
+        // A merge that began earlier wrote of checkpoints decided before this moment, and none of it has left the log.
+        let log = self.log.read()?;
+        let merged = self.merged.read()?;
+        let latest = log::latest(&log)?.map(|(decided, _)| decided);
+        let numbers = match latest {
+            Some(to) => log::unmerged_numbers(&log, merged::merged_below(&merged)?, to)?,
+            None => Vec::new(),
+        };
+        Ok(Snapshot {
+            log,
+            merged,
+            numbers,
+            latest,
+        })
+    }
+
+    /// Keeps merges from writing while the value lives.
+    #[cfg(test)]
+    pub fn pause(&self) -> MutexGuard<'_, ()> {
+        lock(&self.merging)
+    }
+
+    /// Whether enough waits in the log.
+    pub fn merge_is_due(&self, rule: &MergeRule) -> Result<bool, Fault> {
+        let unmerged = log::unmerged(&self.log.read()?)?;
+        Ok(rule.is_due(unmerged, merged::entries(&self.merged.read()?)?))
+    }
+
+    /// Merges every decided checkpoint; gives up between two slices when `stop` says so.
+    pub fn merge(&self, stop: &dyn Fn() -> bool) -> Result<(), Fault> {
+        let _one = lock(&self.merging);
+        let snapshot = self.snapshot()?;
+        let Some(to) = snapshot.latest else {
+            return Ok(());
+        };
+        let (names, dropped) = log::names(&snapshot.log)?;
+        let steps: Vec<u16> = names
+            .iter()
+            .filter(|(name, _)| name.starts_with(super::store::STEP))
+            .map(|&(_, number)| number)
+            .collect();
+        for &step in &steps {
+            self.merge_step(&snapshot, step, stop)?;
+        }
+        self.merge_segments(&snapshot, &steps, stop)?;
+        if !stop() {
+            let _gate = lock(&self.gate);
+            self.merged.finish(to, &dropped)?;
+            self.log.trim(to)?;
+        }
+        Ok(())
+    }
+
+    fn merge_step(
+        &self,
+        snapshot: &Snapshot,
+        step: u16,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), Fault> {
+        let mut newest = Newest::open(&snapshot.log, &snapshot.numbers, step)?;
+        loop {
+            let slice = next_slice(&mut newest)?;
+            if slice.is_empty() || stop() {
+                return Ok(());
+            }
+            let _gate = lock(&self.gate);
+            self.merged.apply(step, &slice)?;
+        }
+    }
+
+    fn merge_segments(
+        &self,
+        snapshot: &Snapshot,
+        steps: &[u16],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), Fault> {
+        let fates = segments::fates(&snapshot.log, &snapshot.numbers, steps)?;
+        let mut fates = fates.into_iter();
+        loop {
+            let mut slice = Vec::new();
+            let mut bytes = 0;
+            while bytes < MERGE_SLICE_BYTES && slice.len() < MERGE_SLICE_KEYS {
+                let Some((id, fate)) = fates.next() else {
+                    break;
+                };
+                let put = fate.map(|number| segments::read(&snapshot.log, number, id));
+                let put = put.transpose()?;
+                bytes += put.as_ref().map_or(0, Vec::len);
+                slice.push((id, put));
+            }
+            if slice.is_empty() || stop() {
+                return Ok(());
+            }
+            let _gate = lock(&self.gate);
+            self.merged.apply_segments(&slice)?;
+        }
+    }
+}
+
+/// The next changes, as many as one transaction takes without writing a page twice.
+fn next_slice(newest: &mut Newest) -> Result<Changes, Fault> {
+    let mut slice = Changes::default();
+    while slice.len() < MERGE_SLICE_KEYS && slice.bytes() < MERGE_SLICE_BYTES && newest.advance()? {
+        let (group, key) = newest.key().split_at(2);
+        let group = u16::from_be_bytes([group[0], group[1]]);
+        match newest.value() {
+            Some(value) => slice.put(group, key, value),
+            None => slice.delete(group, key),
+        }
+    }
+    Ok(slice)
+}
+
+/// The thread that merges. It ends with this value.
+#[derive(Debug)]
+pub(super) struct Merger {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    signal: Mutex<Signal>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    decided: bool,
+    stop: bool,
+    failure: Option<Fault>,
+}
+
+impl Merger {
+    pub fn start(files: Arc<Files>, rule: MergeRule) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let thread = thread::Builder::new().name("state-merge".into()).spawn({
+            let shared = shared.clone();
+            move || shared.run(&files, &rule)
+        })?;
+        let thread = Some(thread);
+        Ok(Self { shared, thread })
+    }
+
+    /// A checkpoint was decided: the merge looks whether it has enough to do.
+    pub fn decided(&self) {
+        lock(&self.shared.signal).decided = true;
+        self.shared.changed.notify_one();
+    }
+
+    /// Why the merge stopped, if it did. It does not start again: the process has to.
+    pub fn failure(&self) -> Option<Fault> {
+        let failure = lock(&self.shared.signal).failure.clone();
+        failure.or_else(|| {
+            let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+            ended.then(|| Fault("the thread that merges the log into state.redb ended".into()))
+        })
+    }
+}
+
+impl Drop for Merger {
+    fn drop(&mut self) {
+        lock(&self.shared.signal).stop = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed; everything decided is in the log still.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, files: &Files, rule: &MergeRule) {
+        let stop = || lock(&self.signal).stop;
+        while !stop() {
+            let merged = match files.merge_is_due(rule) {
+                Ok(true) => files.merge(&stop),
+                Ok(false) => Ok(()),
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = merged {
+                lock(&self.signal).failure = Some(fault);
+                return;
+            }
+            self.wait();
+        }
+    }
+
+    fn wait(&self) {
+        let idle = |signal: &mut Signal| !signal.decided && !signal.stop;
+        let signal = lock(&self.signal);
+        let mut signal =
+            (self.changed.wait_while(signal, idle)).unwrap_or_else(PoisonError::into_inner);
+        signal.decided = false;
+    }
+}
+
+/// What these locks guard is whole at every moment, so a panic elsewhere does not spoil it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

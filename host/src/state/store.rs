@@ -1,0 +1,434 @@
+//! The state directory: opened by one process at a time, it takes checkpoints and gives back the last decided one.
+//!
+//! Not the place where a step looks up a key (that is [`super::keyed`]). Invariant: what [`Store::load`] and
+//! [`Store::segments`] give is the state of exactly one checkpoint, [`Store::latest`].
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::file::{Fault, OpenFile, plain};
+use super::log::{self, Identity, Log};
+use super::merge::{Files, MergeRule, Merger, lock};
+use super::merged::{self, Merged};
+use super::newest::Newest;
+use super::{Delta, FORMAT, Meta, segments};
+use crate::error::StateError;
+
+const LOCK_FILE: &str = "lock";
+const LOG_FILE: &str = "log.redb";
+const MERGED_FILE: &str = "state.redb";
+
+/// Prefixes of names in the log.
+pub(super) const STEP: &str = "step/";
+const INPUT: &str = "input/";
+
+/// A checkpoint ready to be written.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// 0 before the first record, then one more each time.
+    pub number: u64,
+    pub meta: Meta,
+    /// What each step (by its number) changed, one delta a worker.
+    pub deltas: Vec<(u16, Vec<Delta>)>,
+    /// A bounded run has come to its end.
+    pub finished: bool,
+}
+
+/// The last decided checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Restored {
+    pub number: u64,
+    pub meta: Meta,
+    pub finished: bool,
+}
+
+/// An open state directory.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    identity: Identity,
+    incarnation: u64,
+    names: Mutex<Names>,
+    latest: Mutex<Option<Restored>>,
+    /// Set by the first commit that fails: the files have to be opened anew.
+    broken: Mutex<bool>,
+    // Dropped in this order: the thread, the files it uses, the lock that keeps others out.
+    merger: Merger,
+    files: Arc<Files>,
+    _lock: File,
+}
+
+/// Numbers of steps and inputs by name; a number is never given twice.
+#[derive(Debug)]
+struct Names {
+    by_name: BTreeMap<String, u16>,
+    dropped: Vec<u16>,
+}
+
+impl Store {
+    /// Opens the state of `pipeline` in `dir`, or makes it (mode 0700).
+    ///
+    /// # Errors
+    /// `InUse` while another process has it open; `Format` for another version; `Unusable` if the directory cannot be
+    /// written, is of another pipeline or has another number of key groups; `Store` if its files cannot be read.
+    pub fn open(dir: &Path, pipeline: &str, key_groups: u16) -> Result<Self, StateError> {
+        Self::open_with(dir, pipeline, key_groups, MergeRule::default(), &plain)
+    }
+
+    pub(super) fn open_with(
+        dir: &Path,
+        pipeline: &str,
+        key_groups: u16,
+        rule: MergeRule,
+        open_file: &OpenFile,
+    ) -> Result<Self, StateError> {
+        let lock = lock_directory(dir)?;
+        let mut state_id = [0; 16];
+        getrandom::fill(&mut state_id)
+            .map_err(|e| unusable(dir, format!("no random number: {e}")))?;
+        let asked = Identity {
+            format: FORMAT,
+            state_id,
+            pipeline: pipeline.into(),
+            key_groups,
+        };
+        let (files, identity) = open_files(dir, &asked, open_file)?;
+        let fault = |fault| store_error(dir, fault);
+        files.log.drop_undecided().map_err(fault)?;
+        let incarnation = files.log.begin_incarnation().map_err(fault)?;
+        let read = files.log.read().map_err(fault)?;
+        let latest = log::latest(&read).map_err(fault)?;
+        let (names, dropped) = log::names(&read).map_err(fault)?;
+        let files = Arc::new(files);
+        let merger = Merger::start(files.clone(), rule).map_err(|e| fault(e.into()))?;
+        Ok(Self {
+            dir: dir.into(),
+            identity,
+            incarnation,
+            names: Mutex::new(Names {
+                by_name: names.into_iter().collect(),
+                dropped,
+            }),
+            latest: Mutex::new(latest.map(|(_, restored)| restored)),
+            broken: Mutex::new(false),
+            merger,
+            files,
+            _lock: lock,
+        })
+    }
+
+    /// Deletes the state in `dir`, of whatever pipeline or version. Other files in the directory stay.
+    pub fn reset(dir: &Path) -> Result<(), StateError> {
+        let _lock = lock_directory(dir)?;
+        // The log goes first: without it nothing of the other file is ever believed.
+        for name in [LOG_FILE, MERGED_FILE, "log.new", "state.new"] {
+            match std::fs::remove_file(dir.join(name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(unusable(dir, format!("cannot delete {name}: {e}")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Random, made with the state: tells a state from another of the same pipeline.
+    pub fn state_id(&self) -> [u8; 16] {
+        self.identity.state_id
+    }
+
+    /// How often this state was opened, this time included. Grows durably at each open.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    pub fn key_groups(&self) -> u16 {
+        self.identity.key_groups
+    }
+
+    /// The last decided checkpoint; `None` before checkpoint 0.
+    pub fn latest(&self) -> Option<Restored> {
+        lock(&self.latest).clone()
+    }
+
+    /// The number of a step, the same for the life of the state; a name not seen before gets a new one, durably.
+    pub fn step_id(&self, name: &str) -> Result<u16, StateError> {
+        self.number(STEP, name)
+    }
+
+    /// The number of a source, the same for the life of the state; a name not seen before gets a new one, durably.
+    pub fn input_id(&self, name: &str) -> Result<u16, StateError> {
+        self.number(INPUT, name)
+    }
+
+    /// Names of the steps that this state has numbers for.
+    pub fn steps(&self) -> Vec<String> {
+        let names = lock(&self.names);
+        let steps = names.by_name.keys().filter_map(|n| n.strip_prefix(STEP));
+        steps.map(String::from).collect()
+    }
+
+    /// Forgets a step with all its keys and segments, durably. The same name gets a new number. False: there is no such step.
+    pub fn drop_step(&self, name: &str) -> Result<bool, StateError> {
+        let mut names = lock(&self.names);
+        let name = format!("{STEP}{name}");
+        let Some(&number) = names.by_name.get(&name) else {
+            return Ok(false);
+        };
+        self.fault(self.files.log.drop_name(&name, number))?;
+        names.by_name.remove(&name);
+        names.dropped.push(number);
+        Ok(true)
+    }
+
+    /// Gives every key of a step to `each`: key group, key, value; groups and keys ascend. The first `Err` of `each` ends it.
+    pub fn load(
+        &self,
+        step: u16,
+        each: &mut dyn FnMut(u16, &[u8], &[u8]) -> Result<(), String>,
+    ) -> Result<(), StateError> {
+        self.load_groups(step, 0..self.identity.key_groups, each)
+    }
+
+    /// [`load`](Self::load) of the key groups `groups` alone. Several threads may load at once.
+    pub fn load_groups(
+        &self,
+        step: u16,
+        groups: Range<u16>,
+        each: &mut dyn FnMut(u16, &[u8], &[u8]) -> Result<(), String>,
+    ) -> Result<(), StateError> {
+        self.fault(load(&self.files, step, groups, each))
+    }
+
+    /// The segments of a step that were put and not dropped, by ascending id.
+    pub fn segments(&self, step: u16) -> Result<Vec<(u64, Vec<u8>)>, StateError> {
+        let snapshot = self.fault(self.files.snapshot())?;
+        self.fault(segments::all(&snapshot, step))
+    }
+
+    /// Writes a checkpoint and decides it: when this returns `Ok` it is durable and [`latest`](Self::latest).
+    ///
+    /// # Errors
+    /// Any error is final: drop this store and everything in memory, open anew and go on from `latest`, which is then
+    /// this checkpoint or the one before. A failure of the merge in the background is told here, too.
+    pub fn commit(&self, prepared: Prepared) -> Result<(), StateError> {
+        self.check_whole()?;
+        let mut latest = lock(&self.latest);
+        let expected = latest.as_ref().map_or(0, |l| l.number + 1);
+        if prepared.number != expected {
+            let cause = format!("checkpoint {} follows, {expected} was due", prepared.number);
+            return self.fault(Err(Fault(cause)));
+        }
+        if let Err(fault) = self.files.log.commit(&prepared) {
+            *lock(&self.broken) = true;
+            return self.fault(Err(fault));
+        }
+        *latest = Some(Restored {
+            number: prepared.number,
+            meta: prepared.meta,
+            finished: prepared.finished,
+        });
+        drop(latest);
+        self.merger.decided();
+        Ok(())
+    }
+
+    /// Moves everything decided from the log into `state.redb` now instead of when it is worthwhile.
+    pub fn merge(&self) -> Result<(), StateError> {
+        self.fault(self.files.merge(&|| false))
+    }
+
+    /// Bytes of both files.
+    pub fn size_bytes(&self) -> u64 {
+        let len = |name| std::fs::metadata(self.dir.join(name)).map_or(0, |m| m.len());
+        len(LOG_FILE) + len(MERGED_FILE)
+    }
+
+    fn number(&self, prefix: &str, name: &str) -> Result<u16, StateError> {
+        let mut names = lock(&self.names);
+        let name = format!("{prefix}{name}");
+        if let Some(&number) = names.by_name.get(&name) {
+            return Ok(number);
+        }
+        let used = names.by_name.values().chain(&names.dropped);
+        let number = 1 + used.max().copied().unwrap_or(0);
+        if number == u16::MAX {
+            return self.fault(Err(Fault("all numbers of steps are used; reset it".into())));
+        }
+        self.fault(self.files.log.add_name(&name, number))?;
+        names.by_name.insert(name, number);
+        Ok(number)
+    }
+
+    fn check_whole(&self) -> Result<(), StateError> {
+        if let Some(Fault(cause)) = self.merger.failure() {
+            let cause =
+                format!("merging failed: {cause}; restart to go on from the last checkpoint");
+            return self.fault(Err(Fault(cause)));
+        }
+        if *lock(&self.broken) {
+            let cause = "an earlier checkpoint failed; restart to go on from the last one";
+            return self.fault(Err(Fault(cause.into())));
+        }
+        Ok(())
+    }
+
+    fn fault<T>(&self, result: Result<T, Fault>) -> Result<T, StateError> {
+        result.map_err(|fault| store_error(&self.dir, fault))
+    }
+}
+
+fn store_error(dir: &Path, Fault(cause): Fault) -> StateError {
+    StateError::Store {
+        dir: dir.into(),
+        cause,
+    }
+}
+
+fn unusable(dir: &Path, cause: String) -> StateError {
+    StateError::Unusable {
+        dir: dir.into(),
+        cause,
+    }
+}
+
+/// Makes the directory if need be and keeps other processes out as long as the file returned is open.
+fn lock_directory(dir: &Path) -> Result<File, StateError> {
+    let cannot = |e: std::io::Error| {
+        unusable(
+            dir,
+            format!(
+                "cannot be written ({e}); it must be a directory that this user may write, see [host] state"
+            ),
+        )
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(cannot)?;
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let file = options.open(dir.join(LOCK_FILE)).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse { dir: dir.into() }),
+        Err(TryLockError::Error(e)) => Err(unusable(dir, format!("cannot be locked: {e}"))),
+    }
+}
+
+/// Opens both files, or makes them, and checks that they belong together and to who asks.
+fn open_files(
+    dir: &Path,
+    asked: &Identity,
+    open_file: &OpenFile,
+) -> Result<(Files, Identity), StateError> {
+    let fault = |fault| store_error(dir, fault);
+    let [log_path, merged_path] = [LOG_FILE, MERGED_FILE].map(|name| dir.join(name));
+    if merged_path.exists() && !log_path.exists() {
+        let cause = "log.redb is missing beside state.redb; restore it, or run `tidemill reset` to begin anew";
+        return Err(unusable(dir, cause.into()));
+    }
+    let log = Log::open(&log_path, open_file, asked).map_err(fault)?;
+    let read = log.read().map_err(fault)?;
+    let identity = log::read_identity(&read).map_err(fault)?;
+    check_identity(dir, &identity, asked)?;
+    let trimmed_below = log::trimmed_below(&read).map_err(fault)?;
+    if trimmed_below > 0 && !merged_path.exists() {
+        let cause = "state.redb is missing beside log.redb; restore it, or run `tidemill reset` to begin anew";
+        return Err(unusable(dir, cause.into()));
+    }
+    let merged = Merged::open(&merged_path, open_file, &identity).map_err(fault)?;
+    let merged_read = merged.read().map_err(fault)?;
+    let same_state = log::read_identity(&merged_read).map_err(fault)? == identity;
+    let merged_below = merged::merged_below(&merged_read).map_err(fault)?;
+    let decided_below = log::latest(&read)
+        .map_err(fault)?
+        .map_or(0, |(decided, _)| decided.number() + 1);
+    if !same_state || merged_below < trimmed_below || merged_below > decided_below {
+        let cause = "log.redb and state.redb do not belong together (one of them was restored alone?); restore both, or run `tidemill reset` to begin anew";
+        return Err(unusable(dir, cause.into()));
+    }
+    drop((read, merged_read));
+    Ok((Files::new(log, merged), identity))
+}
+
+fn check_identity(dir: &Path, found: &Identity, asked: &Identity) -> Result<(), StateError> {
+    if found.format != asked.format {
+        return Err(StateError::Format {
+            dir: dir.into(),
+            found: found.format,
+            expected: asked.format,
+        });
+    }
+    if found.pipeline != asked.pipeline {
+        return Err(unusable(
+            dir,
+            format!(
+                "holds the state of pipeline `{}`, not of `{}`; give this pipeline another [host] state",
+                found.pipeline, asked.pipeline
+            ),
+        ));
+    }
+    if found.key_groups != asked.key_groups {
+        return Err(unusable(
+            dir,
+            format!(
+                "was made with key_groups = {}, which is fixed for its life; asked for were {}",
+                found.key_groups, asked.key_groups
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The merged state with the log's newer changes on top, in key order.
+fn load(
+    files: &Files,
+    step: u16,
+    groups: Range<u16>,
+    each: &mut dyn FnMut(u16, &[u8], &[u8]) -> Result<(), String>,
+) -> Result<(), Fault> {
+    let mut give = |key: &[u8], value: Option<&[u8]>| -> Result<(), Fault> {
+        let (group, key) =
+            (key.split_first_chunk()).ok_or(Fault("a stored key is too short".into()))?;
+        let group = u16::from_be_bytes(*group);
+        match value {
+            Some(value) if groups.contains(&group) => each(group, key, value).map_err(|cause| {
+                Fault(format!(
+                    "key {key:02x?} of step number {step} cannot be loaded: {cause}"
+                ))
+            }),
+            _ => Ok(()),
+        }
+    };
+    let snapshot = files.snapshot()?;
+    let mut newest = Newest::open(&snapshot.log, &snapshot.numbers, step)?;
+    let mut more = newest.advance()?;
+    for row in merged::range(&snapshot.merged, step, groups.clone())? {
+        let (key, value) = row?;
+        let key = &key.value()[2..];
+        while more && newest.key() < key {
+            give(newest.key(), newest.value())?;
+            more = newest.advance()?;
+        }
+        if more && newest.key() == key {
+            give(key, newest.value())?;
+            more = newest.advance()?;
+        } else {
+            give(key, Some(value.value()))?;
+        }
+    }
+    while more {
+        give(newest.key(), newest.value())?;
+        more = newest.advance()?;
+    }
+    Ok(())
+}

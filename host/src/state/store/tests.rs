@@ -1,0 +1,482 @@
+//! The store against a plain map: random commits, merges and reopens; every write failing once; copies of the directory
+//! taken while it was open, as a kill would leave it.
+
+mod faults;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rand::prelude::*;
+use rand::rngs::StdRng;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::super::Changes;
+use super::*;
+
+/// The state of one checkpoint: (step, group, key) -> value, (step, segment) -> bytes.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Model {
+    number: Option<u64>,
+    keys: BTreeMap<(u16, u16, Vec<u8>), Vec<u8>>,
+    segments: BTreeMap<(u16, u64), Vec<u8>>,
+}
+
+const NEVER: MergeRule = MergeRule {
+    keys_min: u64::MAX,
+    bytes_max: u64::MAX,
+    checkpoints_max: u64::MAX,
+};
+const ALWAYS: MergeRule = MergeRule {
+    keys_min: 0,
+    bytes_max: 0,
+    checkpoints_max: 0,
+};
+const STEPS: [&str; 3] = ["a", "b", "c"];
+const WORKERS: u16 = 2;
+const KEY_GROUPS: u16 = 8;
+
+fn open(dir: &Path, rule: MergeRule) -> Store {
+    Store::open_with(dir, "test", KEY_GROUPS, rule, &plain).unwrap()
+}
+
+fn temp() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Everything the store gives back.
+fn content(store: &Store) -> Model {
+    let mut found = Model {
+        number: store.latest().map(|l| l.number),
+        ..Model::default()
+    };
+    for name in store.steps() {
+        let step = store.step_id(&name).unwrap();
+        let mut last = None;
+        let mut each = |group: u16, key: &[u8], value: &[u8]| {
+            let at = (step, group, key.to_vec());
+            assert!(last.as_ref() < Some(&at), "ascending and each once");
+            last = Some(at.clone());
+            found.keys.insert(at, value.to_vec());
+            Ok(())
+        };
+        store.load(step, &mut each).unwrap();
+        for (id, bytes) in store.segments(step).unwrap() {
+            found.segments.insert((step, id), bytes);
+        }
+    }
+    if let Some(latest) = store.latest() {
+        assert_eq!(latest.meta.engine, json!({ "number": latest.number }));
+    }
+    found
+}
+
+/// A random next checkpoint, and the model after it.
+fn next(rng: &mut StdRng, model: &Model, steps: &[u16]) -> (Prepared, Model) {
+    let mut after = model.clone();
+    let number = model.number.map_or(0, |n| n + 1);
+    after.number = Some(number);
+    let mut deltas = Vec::new();
+    for &step in steps {
+        let workers = (0..WORKERS).map(|worker| {
+            let mut delta = Delta {
+                changes: next_changes(rng, step, worker, &mut after),
+                ..Delta::default()
+            };
+            next_segments(
+                rng,
+                step,
+                number << 16 | u64::from(worker),
+                &mut after,
+                &mut delta,
+            );
+            delta
+        });
+        deltas.push((step, workers.collect()));
+    }
+    let meta = Meta {
+        engine: json!({ "number": number }),
+    };
+    let prepared = Prepared {
+        number,
+        meta,
+        deltas,
+        finished: false,
+    };
+    (prepared, after)
+}
+
+fn next_changes(rng: &mut StdRng, step: u16, worker: u16, after: &mut Model) -> Changes {
+    let mut changes = Changes::default();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..rng.random_range(0..30) {
+        let group = worker + WORKERS * rng.random_range(0..KEY_GROUPS / WORKERS);
+        let key = vec![b'k'; rng.random_range(0..6)];
+        if !seen.insert((group, key.clone())) {
+            continue;
+        }
+        if rng.random_ratio(1, 3) {
+            changes.delete(group, &key);
+            after.keys.remove(&(step, group, key));
+        } else {
+            let value = vec![rng.random(); rng.random_range(1..300)];
+            changes.put(group, &key, &value);
+            after.keys.insert((step, group, key), value);
+        }
+    }
+    changes
+}
+
+fn next_segments(rng: &mut StdRng, step: u16, id: u64, after: &mut Model, delta: &mut Delta) {
+    if rng.random_ratio(1, 2) {
+        let bytes = vec![rng.random(); rng.random_range(0..2_000)];
+        after.segments.insert((step, id), bytes.clone());
+        delta.segments.push((id, bytes));
+    }
+    let own = |&&(s, old): &&(u16, u64)| s == step && old % 65_536 == id % 65_536 && old != id;
+    let old = after.segments.keys().find(own).copied();
+    if let Some((_, old)) = old.filter(|_| rng.random_ratio(1, 3)) {
+        after.segments.remove(&(step, old));
+        delta.dropped.push(old);
+    }
+}
+
+fn step_ids(store: &Store) -> Vec<u16> {
+    STEPS.map(|name| store.step_id(name).unwrap()).to_vec()
+}
+
+/// A directory as a kill at this moment would leave it.
+fn copy(dir: &Path) -> TempDir {
+    let to = temp();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
+    }
+    to
+}
+
+#[test]
+fn equals_a_map_whatever_the_operations() {
+    for rule in [
+        NEVER,
+        ALWAYS,
+        MergeRule {
+            checkpoints_max: 4,
+            ..NEVER
+        },
+    ] {
+        let seed = rand::random();
+        println!("{rule:?} seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let dir = temp();
+        let mut store = open(dir.path(), rule);
+        let mut steps = step_ids(&store);
+        let mut model = Model::default();
+        for _ in 0..60 {
+            match rng.random_range(0..10) {
+                0 => store.merge().unwrap(),
+                1 => {
+                    let before = store.incarnation();
+                    drop(store);
+                    store = open(dir.path(), rule);
+                    assert_eq!(store.incarnation(), before + 1);
+                    assert_eq!(step_ids(&store), steps);
+                }
+                2 if rng.random_ratio(1, 3) => {
+                    let name = STEPS.choose(&mut rng).unwrap();
+                    let dropped = store.step_id(name).unwrap();
+                    assert!(store.drop_step(name).unwrap());
+                    steps = step_ids(&store);
+                    assert!(!steps.contains(&dropped), "a number is never given twice");
+                    model.keys.retain(|(step, _, _), _| *step != dropped);
+                    model.segments.retain(|(step, _), _| *step != dropped);
+                }
+                _ => {
+                    let (prepared, after) = next(&mut rng, &model, &steps);
+                    store.commit(prepared).unwrap();
+                    model = after;
+                }
+            }
+            assert_eq!(content(&store), model);
+        }
+        store.merge().unwrap();
+        assert_eq!(
+            log::unmerged(&store.files.log.read().unwrap()).unwrap(),
+            log::Unmerged::default()
+        );
+        drop(store);
+        assert_eq!(content(&open(dir.path(), NEVER)), model);
+    }
+}
+
+#[test]
+fn a_kill_leaves_the_last_checkpoint() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = temp();
+    let store = open(
+        dir.path(),
+        MergeRule {
+            checkpoints_max: 3,
+            ..NEVER
+        },
+    );
+    let steps = step_ids(&store);
+    let mut model = Model::default();
+    for _ in 0..25 {
+        let (prepared, after) = next(&mut rng, &model, &steps);
+        store.commit(prepared).unwrap();
+        model = after;
+        // The copy of a file that is being written is no state a kill could leave: the merge must not write meanwhile.
+        let copied = {
+            let _merging = store.files.pause();
+            copy(dir.path())
+        };
+        let killed = open(copied.path(), ALWAYS);
+        assert_eq!(content(&killed), model);
+        assert_eq!(killed.state_id(), store.state_id());
+    }
+}
+
+#[test]
+fn loads_see_one_checkpoint_while_merges_and_commits_run() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = temp();
+    let store = open(dir.path(), ALWAYS);
+    let step = store.step_id("a").unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut loads = 0;
+            while !done.load(Ordering::Acquire) || loads == 0 {
+                let mut rounds = std::collections::BTreeSet::new();
+                let mut keys = 0;
+                let mut each = |_: u16, _: &[u8], value: &[u8]| {
+                    rounds.insert(value.to_vec());
+                    keys += 1;
+                    Ok(())
+                };
+                store.load(step, &mut each).unwrap();
+                assert!(rounds.len() <= 1, "a mix of checkpoints {rounds:?}");
+                assert!(keys == 0 || keys == 100, "{keys} keys");
+                loads += 1;
+            }
+        });
+        for number in 0..40u64 {
+            let mut delta = Delta::default();
+            let mut keys: Vec<u8> = (0..100).collect();
+            keys.shuffle(&mut rng);
+            keys.iter().for_each(|&k| {
+                delta
+                    .changes
+                    .put(u16::from(k) % KEY_GROUPS, &[k], &number.to_be_bytes())
+            });
+            let deltas = vec![(step, vec![delta])];
+            store
+                .commit(Prepared {
+                    number,
+                    deltas,
+                    ..Prepared::default()
+                })
+                .unwrap();
+        }
+        done.store(true, Ordering::Release);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn key_groups_can_be_loaded_apart() {
+    let dir = temp();
+    let store = open(dir.path(), NEVER);
+    let step = store.step_id("a").unwrap();
+    for number in 0..2 {
+        let mut delta = Delta::default();
+        (0..KEY_GROUPS).for_each(|g| delta.changes.put(g, &[number as u8], b"v"));
+        let deltas = vec![(step, vec![delta])];
+        store
+            .commit(Prepared {
+                number,
+                deltas,
+                ..Prepared::default()
+            })
+            .unwrap();
+        if number == 0 {
+            store.merge().unwrap();
+        }
+    }
+    let mut found = Vec::new();
+    let mut each = |group, key: &[u8], _: &[u8]| {
+        found.push((group, key[0]));
+        Ok(())
+    };
+    store.load_groups(step, 3..5, &mut each).unwrap();
+    assert_eq!(found, [(3, 0), (3, 1), (4, 0), (4, 1)]);
+}
+
+#[test]
+fn an_undecided_checkpoint_is_taken_back() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = temp();
+    let store = open(dir.path(), NEVER);
+    let steps = step_ids(&store);
+    let mut model = Model::default();
+    for _ in 0..5 {
+        let (undecided, _) = next(&mut rng, &model, &steps);
+        store.files.log.prepare_only(&undecided).unwrap();
+        assert_eq!(content(&store), model, "not seen before it is decided");
+        store.merge().unwrap();
+        assert_eq!(content(&store), model, "not merged before it is decided");
+        store.files.log.drop_undecided().unwrap();
+        let (prepared, after) = next(&mut rng, &model, &steps);
+        store.commit(prepared).unwrap();
+        model = after;
+    }
+    let (undecided, _) = next(&mut rng, &model, &steps);
+    store.files.log.prepare_only(&undecided).unwrap();
+    drop(store);
+    assert_eq!(content(&open(dir.path(), ALWAYS)), model);
+}
+
+#[test]
+fn a_finished_run_is_remembered() {
+    let dir = temp();
+    let store = open(dir.path(), NEVER);
+    assert_eq!(store.latest(), None);
+    store.commit(Prepared::default()).unwrap();
+    assert!(!store.latest().unwrap().finished);
+    store
+        .commit(Prepared {
+            number: 1,
+            finished: true,
+            ..Prepared::default()
+        })
+        .unwrap();
+    drop(store);
+    let latest = open(dir.path(), NEVER).latest().unwrap();
+    assert_eq!((latest.number, latest.finished), (1, true));
+}
+
+#[test]
+fn checkpoints_come_one_after_the_other() {
+    let dir = temp();
+    let store = open(dir.path(), NEVER);
+    for number in [1, 2] {
+        assert!(
+            store
+                .commit(Prepared {
+                    number,
+                    ..Prepared::default()
+                })
+                .is_err()
+        );
+    }
+    store.commit(Prepared::default()).unwrap();
+    assert!(store.commit(Prepared::default()).is_err(), "twice");
+}
+
+#[test]
+fn a_foreign_directory_is_refused_with_a_reason() {
+    use StateError::*;
+    let dir = temp();
+    let state = dir.path().join("deep/state");
+    let store = Store::open(&state, "mine", 8).unwrap();
+    let again = Store::open(&state, "mine", 8);
+    assert!(matches!(again, Err(InUse { .. })), "{again:?}");
+    drop(store);
+    let other = Store::open(&state, "yours", 8).unwrap_err().to_string();
+    assert!(other.contains("pipeline `mine`, not of `yours`"), "{other}");
+    let other = Store::open(&state, "mine", 16).unwrap_err().to_string();
+    assert!(other.contains("key_groups = 8"), "{other}");
+    Store::open(&state, "mine", 8).unwrap();
+
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Store::open(&file, "mine", 8).unwrap_err();
+    assert!(matches!(error, Unusable { .. }), "{error}");
+    fs::write(
+        state.join("log.redb"),
+        "not a database, but some text of a person",
+    )
+    .unwrap();
+    let error = Store::open(&state, "mine", 8).unwrap_err();
+    assert!(matches!(error, Store { .. }), "{error}");
+}
+
+#[test]
+fn another_format_is_refused() {
+    let dir = temp();
+    let identity = Identity {
+        format: FORMAT + 1,
+        state_id: [0; 16],
+        pipeline: "test".into(),
+        key_groups: KEY_GROUPS,
+    };
+    drop(Log::open(&dir.path().join(LOG_FILE), &plain, &identity).unwrap());
+    let error = Store::open(dir.path(), "test", KEY_GROUPS).unwrap_err();
+    let expected = (FORMAT + 1, FORMAT);
+    assert!(
+        matches!(error, StateError::Format { found, expected: e, .. } if (found, e) == expected),
+        "{error}"
+    );
+}
+
+#[test]
+fn files_that_do_not_belong_together_are_refused() {
+    let dir = temp();
+    let store = open(dir.path(), NEVER);
+    store.commit(Prepared::default()).unwrap();
+    let early = copy(dir.path());
+    store.merge().unwrap();
+    drop(store);
+    let other = temp();
+    drop(open(other.path(), NEVER));
+    let refused = |prepare: &dyn Fn(&Path)| {
+        let copied = copy(dir.path());
+        prepare(copied.path());
+        let error = Store::open(copied.path(), "test", KEY_GROUPS).unwrap_err();
+        assert!(matches!(error, StateError::Unusable { .. }), "{error}");
+    };
+    let replace = |from: &Path, to: &Path, name: &str| {
+        drop(fs::copy(from.join(name), to.join(name)).unwrap())
+    };
+    refused(&|dir| fs::remove_file(dir.join(LOG_FILE)).unwrap());
+    refused(&|dir| fs::remove_file(dir.join(MERGED_FILE)).unwrap());
+    refused(&|dir| replace(other.path(), dir, MERGED_FILE));
+    refused(&|dir| replace(early.path(), dir, MERGED_FILE));
+    drop(open(dir.path(), NEVER));
+}
+
+#[test]
+fn reset_makes_a_new_state() {
+    let dir = temp();
+    let store = open(dir.path(), NEVER);
+    let before = store.state_id();
+    store.commit(Prepared::default()).unwrap();
+    assert!(Store::reset(dir.path()).is_err(), "in use");
+    drop(store);
+    Store::reset(dir.path()).unwrap();
+    let store = open(dir.path(), NEVER);
+    assert_eq!(store.latest(), None);
+    assert_ne!(store.state_id(), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn only_the_owner_may_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = temp();
+    let state = dir.path().join("state");
+    let store = Store::open(&state, "test", 8).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state), 0o700);
+    assert_eq!(mode(&state.join(LOG_FILE)), 0o600);
+    assert_eq!(mode(&state.join(MERGED_FILE)), 0o600);
+    assert!(store.size_bytes() > 0);
+}

@@ -1,0 +1,470 @@
+//! A keyed plugin as a step: groups the rows of a call by key, sends each key's state and alarm along and takes back what
+//! the plugin made of them.
+//!
+//! Keeps a value and an alarm a key and, in event-time order, the waiting rows. Emits rows in the pass that brought them,
+//! or in event-time order with the tick that moved the watermark above them; alarms fire with the tick. In event-time
+//! order rows below the watermark go to the port `late`; in arrival order they are rows like others.
+//!
+//! Invariant: a call is a pure function of its rows, states and alarms, so how rows are cut into calls does not matter.
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::SchemaRef;
+
+use crate::batch::Batch;
+use crate::limits;
+use crate::plugin::{
+    AlarmClock, FailureRate, GroupStates, Instance, KeyedInput, KeyedOutcome, PortRows, StateLayout,
+};
+use crate::state::Delta;
+use crate::state::key::KeyEncoder;
+use crate::state::keyed::KeyedTable;
+use crate::step::order::OrderBuffer;
+use crate::step::transform::{check_failures, kept, paused, record_batch, report};
+use crate::step::{Gauges, Output, Refused, Restore, Step, StepError, Tick};
+use crate::time::{Micros, NO_ALARM, NO_TIME};
+
+/// What a keyed step is made of besides its plugin.
+#[derive(Debug, Clone)]
+pub struct KeyedSpec {
+    /// Indices of the key columns.
+    pub key: Vec<usize>,
+    pub key_groups: u16,
+    pub input: SchemaRef,
+    /// Schemas of the plugin's ports (without `late`).
+    pub ports: Vec<SchemaRef>,
+    /// Rows wait for the watermark; late ones leave by this port.
+    pub ordered: Option<Ordered>,
+    /// Share of failing rows at which the pipeline pauses.
+    pub failed_max: f64,
+}
+
+/// Event-time order.
+#[derive(Debug, Clone, Copy)]
+pub struct Ordered {
+    pub late_port: usize,
+}
+
+/// Runs a keyed plugin on one worker.
+pub struct Keyed {
+    spec: KeyedSpec,
+    instance: Instance,
+    encoder: KeyEncoder,
+    table: KeyedTable,
+    waiting: Option<OrderBuffer>,
+    /// The watermark before this epoch's tick.
+    watermark: Micros,
+    failures: FailureRate,
+    groups: Groups,
+    late: u64,
+}
+
+impl Keyed {
+    pub fn new(spec: KeyedSpec, instance: Instance) -> Result<Self, StepError> {
+        let types: Vec<_> = spec
+            .key
+            .iter()
+            .map(|&i| spec.input.field(i).data_type().clone())
+            .collect();
+        Ok(Self {
+            encoder: KeyEncoder::new(&types).map_err(StepError::Failed)?,
+            table: KeyedTable::new(instance.component().description().state, spec.key_groups),
+            waiting: spec.ordered.map(|_| OrderBuffer::new(spec.input.clone())),
+            watermark: NO_TIME,
+            failures: FailureRate::new(spec.failed_max),
+            groups: Groups::default(),
+            late: 0,
+            instance,
+            spec,
+        })
+    }
+
+    /// One call with rows and no due alarms: those come alone, after all rows of the epoch.
+    fn call_rows(&mut self, batch: &Batch, now: Micros, out: &mut Output) -> Result<(), StepError> {
+        let columns: Vec<ArrayRef> = self
+            .spec
+            .key
+            .iter()
+            .map(|&i| batch.columns.column(i).clone())
+            .collect();
+        let keys = self.encoder.encode(&columns, batch.rows());
+        self.groups.begin();
+        for row in 0..batch.rows() {
+            let slot = self.table.slot(keys.hash(row), keys.key(row));
+            self.groups.add(slot, row as u32);
+        }
+        let first = UInt32Array::from(std::mem::take(&mut self.groups.first_rows));
+        let keys: Vec<ArrayRef> = columns
+            .iter()
+            .map(|c| take(c, &first, None).expect("a group's first row is a row"))
+            .collect();
+        let input = KeyedInput {
+            reads: self.instance.reads(batch),
+            group_of_row: std::mem::take(&mut self.groups.of_row),
+            keys: keys.clone(),
+            groups: self.groups.slots.len() as u32,
+            state: self.gather_states(),
+            alarms: self.gather_alarms(),
+            due: Vec::new(),
+            now,
+        };
+        let group_of_row = input.group_of_row.clone();
+        let alarms = input.alarms.clone();
+        let done = self.instance.keyed(input).map_err(paused)?;
+        report(
+            &done.outcome,
+            batch,
+            self.instance.component().digest(),
+            out,
+        );
+        let failed: Vec<u32> = done.outcome.failed.iter().map(|f| f.0).collect();
+        let call = Call {
+            batch,
+            group_of_row: &group_of_row,
+            keys: &keys,
+            alarms: &alarms,
+            floor: self.watermark,
+        };
+        self.finish(done, &call, out);
+        check_failures(&mut self.failures, batch.rows(), failed)
+    }
+
+    /// The alarms that are due by `until`, each once: one that an alarm sets anew waits for the next tick.
+    fn fire(&mut self, until: Micros, out: &mut Output) -> Result<(), StepError> {
+        let mut due = Vec::new();
+        self.table.due(until, &mut due);
+        for slots in due.chunks(limits::CALL_ROWS_MAX) {
+            self.groups.begin();
+            slots.iter().for_each(|&slot| self.groups.push(slot));
+            let keys = self
+                .encoder
+                .decode_columns(slots.iter().map(|&s| self.table.key(s)))
+                .map_err(StepError::Failed)?;
+            let empty = Batch {
+                columns: arrow::array::RecordBatch::new_empty(self.spec.input.clone()),
+                times: Vec::new().into(),
+                origins: None,
+            };
+            let input = KeyedInput {
+                reads: self.instance.reads(&empty),
+                group_of_row: Vec::new(),
+                keys: keys.clone(),
+                groups: slots.len() as u32,
+                state: self.gather_states(),
+                alarms: self.gather_alarms(),
+                due: (0..slots.len() as u32).collect(),
+                now: until,
+            };
+            let alarms = input.alarms.clone();
+            let done = self.instance.keyed(input).map_err(paused)?;
+            self.report_alarms(&done, slots, out);
+            let failed: Vec<u32> = done.outcome.failed_alarms.iter().map(|f| f.0).collect();
+            let call = Call {
+                batch: &empty,
+                group_of_row: &[],
+                keys: &keys,
+                alarms: &alarms,
+                floor: self.watermark,
+            };
+            self.finish(done, &call, out);
+            check_failures(&mut self.failures, slots.len(), failed)?;
+        }
+        Ok(())
+    }
+
+    fn gather_states(&self) -> GroupStates {
+        let slots = &self.groups.slots;
+        match self.instance.component().description().state {
+            StateLayout::None => GroupStates::None,
+            StateLayout::Fixed(width) => {
+                let mut words = Vec::with_capacity(slots.len() * width as usize);
+                slots
+                    .iter()
+                    .for_each(|&s| words.extend_from_slice(self.table.words(s)));
+                GroupStates::Fixed {
+                    words,
+                    present: slots.iter().map(|&s| self.table.present(s)).collect(),
+                }
+            }
+            StateLayout::Blob => {
+                let (mut offsets, mut data) = (Vec::with_capacity(slots.len() + 1), Vec::new());
+                offsets.push(0);
+                for &slot in slots {
+                    data.extend_from_slice(self.table.blob(slot));
+                    offsets.push(data.len() as i32);
+                }
+                GroupStates::Blob { offsets, data }
+            }
+        }
+    }
+
+    fn gather_alarms(&self) -> Vec<Micros> {
+        match self.instance.component().description().alarms {
+            AlarmClock::None => Vec::new(),
+            _ => self
+                .groups
+                .slots
+                .iter()
+                .map(|&s| self.table.alarm(s))
+                .collect(),
+        }
+    }
+
+    /// Writes states and alarms back and sends the rows on.
+    fn finish(&mut self, done: KeyedOutcome, call: &Call<'_>, out: &mut Output) {
+        for (group, &slot) in self.groups.slots.iter().enumerate() {
+            let alarm = done.alarms.get(group).copied().unwrap_or(NO_ALARM);
+            if alarm != self.table.alarm(slot) {
+                self.table.set_alarm(slot, alarm);
+            }
+            if done.dirty[group] {
+                write_back(&mut self.table, slot, &done.state, group);
+            }
+            if !self.table.present(slot) && self.table.alarm(slot) == NO_ALARM {
+                // Nothing to remember: the next freeze frees the slot.
+                self.table.mark_dirty(slot);
+            }
+        }
+        for (port, parts) in done.outcome.ports.into_iter().enumerate() {
+            for rows in parts {
+                out.push(port, call.port_rows(rows, &self.spec.ports[port]));
+            }
+        }
+    }
+
+    fn report_alarms(&self, done: &KeyedOutcome, slots: &[u32], out: &mut Output) {
+        for (group, cause) in &done.outcome.failed_alarms {
+            let key = self.encoder.decode(self.table.key(slots[*group as usize]));
+            out.refused.push(Refused {
+                reason: format!(
+                    "the plugin failed on an alarm of this key; the alarm is cleared: {cause}"
+                ),
+                row: None,
+                key: key.ok().map(serde_json::Value::Array),
+                plugin: Some(self.instance.component().digest().to_owned()),
+            });
+        }
+    }
+
+    /// Takes the late rows out, for the port `late`.
+    fn split_late(&mut self, batch: Batch, late_port: usize, out: &mut Output) -> Batch {
+        if self.watermark == NO_TIME || batch.times.iter().all(|&t| t >= self.watermark) {
+            return batch;
+        }
+        let rows = 0..batch.rows() as u32;
+        let (late, timely): (Vec<u32>, Vec<u32>) =
+            rows.partition(|&r| batch.times[r as usize] < self.watermark);
+        self.late += late.len() as u64;
+        out.push(late_port, batch.take(&late));
+        batch.take(&timely)
+    }
+}
+
+impl Step for Keyed {
+    fn process(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<(), StepError> {
+        if let Some(ordered) = self.spec.ordered {
+            let timely = self.split_late(batch, ordered.late_port, out);
+            if let Some(waiting) = &mut self.waiting {
+                waiting.push(timely);
+            }
+            return Ok(());
+        }
+        for start in (0..batch.rows()).step_by(limits::CALL_ROWS_MAX) {
+            let part = batch.slice(start, limits::CALL_ROWS_MAX.min(batch.rows() - start));
+            self.call_rows(&part, self.watermark, out)?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, time: Tick, out: &mut Output) -> Result<(), StepError> {
+        if let Some(waiting) = &mut self.waiting {
+            for batch in waiting.release(time.watermark, limits::CALL_ROWS_MAX) {
+                self.call_rows(&batch, time.watermark, out)?;
+            }
+        }
+        match self.instance.component().description().alarms {
+            AlarmClock::None => {}
+            AlarmClock::EventTime => self.fire(time.watermark, out)?,
+            AlarmClock::ProcessingTime => self.fire(time.now, out)?,
+        }
+        self.watermark = time.watermark;
+        self.instance.begin_epoch();
+        Ok(())
+    }
+
+    fn freeze(&mut self, checkpoint: u64, worker: usize) -> Delta {
+        let changes = self.table.freeze();
+        let (segment, dropped) = match &mut self.waiting {
+            Some(waiting) => waiting.freeze(checkpoint << 16 | worker as u64),
+            None => (None, Vec::new()),
+        };
+        Delta {
+            changes,
+            segments: segment.into_iter().collect(),
+            dropped,
+        }
+    }
+
+    fn restore(&mut self, state: &mut dyn Restore) -> Result<(), StepError> {
+        let table = &mut self.table;
+        state
+            .entries(&mut |key, value| table.load(key, value).map_err(|e| e.to_string()))
+            .map_err(StepError::Failed)?;
+        self.watermark = state.watermark();
+        let Some(waiting) = &mut self.waiting else {
+            return Ok(());
+        };
+        for (id, bytes) in state.segments().map_err(StepError::Failed)? {
+            let (encoder, key) = (&mut self.encoder, &self.spec.key);
+            let mut mine = |rows: &Batch| {
+                let columns: Vec<_> = key
+                    .iter()
+                    .map(|&i| rows.columns.column(i).clone())
+                    .collect();
+                let keys = encoder.encode(&columns, rows.rows());
+                (0..rows.rows() as u32)
+                    .filter(|&r| state.owns(keys.hash(r as usize)))
+                    .collect()
+            };
+            waiting
+                .restore(id, &bytes, self.watermark, state.worker() == 0, &mut mine)
+                .map_err(|e| StepError::Failed(format!("segment {id} of the waiting rows: {e}")))?;
+        }
+        Ok(())
+    }
+
+    fn swap(&mut self, instance: Instance) {
+        self.instance = instance;
+    }
+
+    fn gauges(&self) -> Gauges {
+        Gauges {
+            keys: self.table.len() as u64,
+            state_bytes: self.table.bytes(),
+            waiting_bytes: self.waiting.as_ref().map_or(0, OrderBuffer::bytes),
+            plugin_nanos: self.instance.nanos(),
+            late: self.late,
+        }
+    }
+}
+
+/// Numbers the keys of a call 0.. in order of their first row.
+#[derive(Debug, Default)]
+struct Groups {
+    /// By slot: the call that last saw it, and its group there.
+    seen: Vec<(u32, u32)>,
+    call: u32,
+    slots: Vec<u32>,
+    of_row: Vec<u32>,
+    first_rows: Vec<u32>,
+}
+
+impl Groups {
+    fn begin(&mut self) {
+        self.call = self.call.wrapping_add(1);
+        if self.call == 0 {
+            self.seen.fill((0, 0));
+            self.call = 1;
+        }
+        self.slots.clear();
+        self.of_row.clear();
+        self.first_rows.clear();
+    }
+
+    fn add(&mut self, slot: u32, row: u32) {
+        if self.seen.len() <= slot as usize {
+            self.seen
+                .resize((slot as usize + 1).next_power_of_two(), (0, 0));
+        }
+        let seen = &mut self.seen[slot as usize];
+        if seen.0 != self.call {
+            *seen = (self.call, self.slots.len() as u32);
+            self.slots.push(slot);
+            self.first_rows.push(row);
+        }
+        self.of_row.push(seen.1);
+    }
+
+    /// A group without rows.
+    fn push(&mut self, slot: u32) {
+        self.slots.push(slot);
+    }
+}
+
+/// The input of a call, to make output rows from.
+struct Call<'a> {
+    batch: &'a Batch,
+    group_of_row: &'a [u32],
+    keys: &'a [ArrayRef],
+    alarms: &'a [Micros],
+    /// Rows of an alarm are not earlier than the watermark before the tick.
+    floor: Micros,
+}
+
+impl Call<'_> {
+    fn port_rows(&self, rows: PortRows, schema: &SchemaRef) -> Batch {
+        match rows {
+            PortRows::Kept { rows, added } => kept(&rows, added, self.batch, schema),
+            PortRows::New {
+                columns,
+                origin,
+                times,
+            } => self.new_rows(columns, &origin, times, schema),
+        }
+    }
+
+    /// The key of the origin's group in front of the port's own columns.
+    fn new_rows(
+        &self,
+        columns: Vec<ArrayRef>,
+        origin: &[u32],
+        times: Option<Vec<Micros>>,
+        schema: &SchemaRef,
+    ) -> Batch {
+        let rows = self.batch.rows() as u32;
+        let group = |o: u32| {
+            if o < rows {
+                self.group_of_row[o as usize]
+            } else {
+                o - rows
+            }
+        };
+        let groups = UInt32Array::from_iter_values(origin.iter().map(|&o| group(o)));
+        let keys = self
+            .keys
+            .iter()
+            .map(|k| take(k, &groups, None).expect("a group has a key"));
+        let time = |(i, &o): (usize, &u32)| match &times {
+            Some(times) if o < rows => times[i],
+            Some(times) => times[i].max(self.floor),
+            None if o < rows => self.batch.times[o as usize],
+            None => self.alarms[(o - rows) as usize].max(self.floor),
+        };
+        let times = origin.iter().enumerate().map(time).collect();
+        Batch {
+            columns: record_batch(schema, keys.chain(columns).collect(), origin.len()),
+            times,
+            origins: None,
+        }
+    }
+}
+
+fn write_back(table: &mut KeyedTable, slot: u32, state: &GroupStates, group: usize) {
+    match state {
+        GroupStates::None => {}
+        GroupStates::Fixed { words, present } => {
+            let width = words.len() / present.len();
+            if present[group] {
+                table
+                    .words_mut(slot)
+                    .copy_from_slice(&words[group * width..(group + 1) * width]);
+            } else {
+                table.clear_state(slot);
+            }
+        }
+        GroupStates::Blob { offsets, data } => {
+            let value = &data[offsets[group] as usize..offsets[group + 1] as usize];
+            table.set_blob(slot, value);
+        }
+    }
+}

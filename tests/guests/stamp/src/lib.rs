@@ -1,0 +1,41 @@
+//! Marks every row with the version that processed it. The version is chosen when it is built: `STAMP=two`.
+
+use tidemill_guest::prelude::*;
+
+const VERSION: &str = match option_env!("STAMP") {
+    Some(version) => version,
+    None => "one",
+};
+
+#[derive(Deserialize)]
+struct Stamp {}
+
+#[derive(Row)]
+struct Purchase {
+    #[expect(dead_code, reason = "a plugin reads something")]
+    amount: f64,
+}
+
+#[derive(Columns)]
+struct Mark {
+    version: &'static str,
+    seen: i64,
+}
+
+#[derive(State, Default)]
+struct Seen {
+    rows: i64,
+}
+
+impl Keyed for Stamp {
+    type Row<'a> = Purchase;
+    type Out = Mark;
+    type State = Seen;
+
+    fn row(&mut self, _: Purchase, key: &mut Key<Seen>, out: &mut Out<Mark>) {
+        key.state.rows += 1;
+        out.keep(Mark { version: VERSION, seen: key.state.rows });
+    }
+}
+
+plugin!(Stamp: Keyed);

@@ -1,0 +1,22 @@
+//! The binary as its users meet it: pipelines of files and Kafka topics, plugins on real Wasm, crashes by kill -9.
+//!
+//! `cargo test --release --test integration` runs all; a word behind `--` picks by name. Tests that need Apache Kafka are
+//! shown as ignored, with the reason, where there is none.
+
+mod crash;
+mod errors;
+mod pipelines;
+mod support;
+mod swaps;
+
+use libtest_mimic::Arguments;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    trials.extend(pipelines::trials());
+    trials.extend(errors::trials());
+    trials.extend(crash::trials());
+    trials.extend(swaps::trials());
+    libtest_mimic::run(&arguments, trials).exit();
+}
