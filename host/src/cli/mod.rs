@@ -9,7 +9,9 @@ mod generate;
 mod logging;
 mod pace;
 mod plugin;
+mod run;
 mod screen;
+mod session;
 mod set;
 mod status;
 mod table;
@@ -37,6 +39,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Arguments),
     Check(check::Arguments),
     Generate(generate::Arguments),
     #[command(subcommand)]
@@ -48,14 +51,15 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::start();
-    match run(arguments.command) {
+    match dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plugin(command) => plugin::run(command),

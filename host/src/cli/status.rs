@@ -57,7 +57,7 @@ impl Host {
 }
 
 /// Where the host of a pipeline keeps its state.
-fn state_dir(spec: &Spec) -> PathBuf {
+pub fn state_dir(spec: &Spec) -> PathBuf {
     let name = spec.name.as_ref().map_or("", |name| name.value.as_str());
     match &spec.host.state {
         Some(state) => spec.dir.join(&state.value),

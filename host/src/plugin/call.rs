@@ -318,8 +318,8 @@ impl Instance {
         };
         warn!(
             target: "plugin",
-            step = self.setup.step,
-            plugin = self.component.digest()[..12],
+            step = self.setup.step.as_str(),
+            plugin = &self.component.digest()[..12],
             "failed at {} of {rows} rows and {alarms} alarms, now dead letters; the first: {cause}",
             outcome.failed.len(),
         );

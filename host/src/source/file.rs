@@ -134,7 +134,10 @@ impl Source for FileSource {
                 end,
             ));
         }
-        Ok(Box::new(FileReader { files: readers, paused: false }))
+        Ok(Box::new(FileReader {
+            files: readers,
+            paused: false,
+        }))
     }
 
     fn header(&self) -> Option<Vec<u8>> {
@@ -414,3 +417,6 @@ fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

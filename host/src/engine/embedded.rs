@@ -1,0 +1,64 @@
+//! A pipeline on the embedded broker: its topics are made, its connections point there, its checkpoints begin anew.
+//!
+//! The broker forgets all at exit, so positions of an earlier run mean nothing: they live in a directory of their own,
+//! emptied at start.
+
+use std::collections::BTreeSet;
+
+use crate::error::RunError;
+use crate::kafka::EmbeddedBroker;
+use crate::pipeline::plan::{Brokers, Cluster, DeadLetters, Plan, SinkConnector, SourceConnector};
+use crate::state::store::Store;
+
+/// Partitions of each topic on the embedded broker.
+const PARTITIONS: u32 = 4;
+
+/// Starts the embedded broker if `plan` names it, and points the plan at it.
+pub fn embed(plan: &mut Plan) -> Result<Option<EmbeddedBroker>, RunError> {
+    let mut topics = BTreeSet::new();
+    for (cluster, topic) in connections(plan) {
+        if cluster.brokers == Brokers::Embedded {
+            topics.insert(topic.clone());
+        }
+    }
+    if topics.is_empty() {
+        return Ok(None);
+    }
+    let topics: Vec<_> = topics.iter().map(|t| (t.as_str(), PARTITIONS)).collect();
+    let broker = EmbeddedBroker::start(&topics)?;
+    for (cluster, _) in connections(plan) {
+        if cluster.brokers == Brokers::Embedded {
+            cluster.brokers = Brokers::At(broker.bootstrap());
+        }
+    }
+    plan.host.state = plan.host.state.join("embedded");
+    if plan.host.state.exists() {
+        Store::reset(&plan.host.state)?;
+    }
+    Ok(Some(broker))
+}
+
+/// The pipeline writes to Kafka.
+pub fn has_kafka_sink(plan: &Plan) -> bool {
+    plan.sinks
+        .iter()
+        .any(|s| matches!(s.connector, SinkConnector::Kafka { .. }))
+}
+
+fn connections(plan: &mut Plan) -> Vec<(&mut Cluster, &String)> {
+    let mut all = Vec::new();
+    for source in &mut plan.sources {
+        if let SourceConnector::Kafka { cluster, topic, .. } = &mut source.connector {
+            all.push((cluster, &*topic));
+        }
+    }
+    for sink in &mut plan.sinks {
+        if let SinkConnector::Kafka { cluster, topic, .. } = &mut sink.connector {
+            all.push((cluster, &*topic));
+        }
+    }
+    if let DeadLetters::Kafka { cluster, topic } = &mut plan.dead_letters {
+        all.push((cluster, &*topic));
+    }
+    all
+}
