@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use ureq::http::Response;
 use ureq::{Agent, Body};
 
-use crate::engine::control::{Status, Swapped, Version};
 use super::token;
+use crate::engine::control::{Status, Swapped, Version};
 
 /// Reading an answer; a swap compiles a plugin and waits for a checkpoint before it comes.
 const ANSWER_WAIT: Duration = Duration::from_secs(120);

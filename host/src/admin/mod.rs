@@ -11,10 +11,10 @@ mod token;
 #[cfg(test)]
 pub(crate) mod sample;
 
-pub use client::{Client, ClientError};
 pub use crate::engine::control::{
     CheckpointStatus, Control, ControlError, PluginStatus, RunState, SinkStatus, SourceStatus,
     Status, StepStatus, Swapped, Version,
 };
+pub use client::{Client, ClientError};
 pub use server::{Server, serve};
 pub use token::{ADDRESS_FILE, TOKEN_FILE};

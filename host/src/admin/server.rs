@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::engine::control::{Control, ControlError, RunState};
 use super::{metrics, token};
+use crate::engine::control::{Control, ControlError, RunState};
 use crate::limits::PLUGIN_BYTES_MAX;
 
 /// How long a stop waits for requests that are being answered.

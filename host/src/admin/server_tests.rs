@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::control::{Status, Swapped, Version};
 use crate::admin::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE, sample};
+use crate::engine::control::{Status, Swapped, Version};
 
 #[derive(Default)]
 struct Noted {

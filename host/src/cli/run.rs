@@ -22,7 +22,9 @@ const SHOW_EVERY: Duration = Duration::from_secs(2);
 ///
 /// Goes on from the last checkpoint in the state directory. Ctrl-C and SIGTERM finish the epoch, commit and exit 0.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tidemill run examples/ecommerce/pipeline.toml --brokers localhost:9092\n  tidemill run batch.toml --until-end --summary summary.json")]
+#[command(
+    after_help = "Examples:\n  tidemill run examples/ecommerce/pipeline.toml --brokers localhost:9092\n  tidemill run batch.toml --until-end --summary summary.json"
+)]
 pub struct Arguments {
     /// The pipeline file
     pipeline: PathBuf,
@@ -63,10 +65,17 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let (name, summary) = (plan.name.clone(), arguments.summary);
     let stop = Stop::listen()?;
     let Some(session) = Session::start(plan, &runtime, mode, arguments.drop_state, stop)? else {
-        terminal::progress(&format!("{name}: nothing to do, its input was read to the end before"));
-        return summary.map_or(Ok(()), |path| write(&path, &json!({ "sources": {}, "steps": {}, "sinks": {} })));
+        terminal::progress(&format!(
+            "{name}: nothing to do, its input was read to the end before"
+        ));
+        return summary.map_or(Ok(()), |path| {
+            write(&path, &json!({ "sources": {}, "steps": {}, "sinks": {} }))
+        });
     };
-    terminal::progress(&format!("{name}: running; `tidemill status {}` tells more", arguments.pipeline.display()));
+    terminal::progress(&format!(
+        "{name}: running; `tidemill status {}` tells more",
+        arguments.pipeline.display()
+    ));
     let handle = session.handle().clone();
     let result = session.watch(SHOW_EVERY, &mut show);
     if let Some(path) = summary {
@@ -86,7 +95,8 @@ fn show(session: &Session) -> Result<(), Failure> {
 
 fn summarize(handle: &Arc<Handle>, started: Instant) -> Value {
     let status = handle.status();
-    let named = |entries: Vec<(String, Value)>| Value::Object(entries.into_iter().collect::<Map<_, _>>());
+    let named =
+        |entries: Vec<(String, Value)>| Value::Object(entries.into_iter().collect::<Map<_, _>>());
     let steps = status.steps.into_iter().map(|s| {
         let counts = json!({ "rows_in": s.rows_in, "rows_out": s.rows_out, "late": s.late, "dead_letters": s.dead_letters });
         (s.name, counts)

@@ -47,7 +47,9 @@ impl Stop {
             if heard.asked.fetch_add(1, Relaxed) > 0 {
                 std::process::exit(130);
             }
-            terminal::progress("stopping: finishing the epoch and its checkpoint (once more to end at once)");
+            terminal::progress(
+                "stopping: finishing the epoch and its checkpoint (once more to end at once)",
+            );
         })
         .map_err(|e| Failure::Failed(format!("cannot listen to signals: {e}")))?;
         Ok(stop)
@@ -65,7 +67,13 @@ impl Stop {
 
 impl Session {
     /// Opens and starts `plan`; `None` if it has run to its end and there is nothing new.
-    pub fn start(mut plan: Plan, runtime: &Arc<Runtime>, mode: Mode, drop_steps: Vec<String>, stop: Stop) -> Result<Option<Self>, Failure> {
+    pub fn start(
+        mut plan: Plan,
+        runtime: &Arc<Runtime>,
+        mode: Mode,
+        drop_steps: Vec<String>,
+        stop: Stop,
+    ) -> Result<Option<Self>, Failure> {
         let state: PathBuf = plan.host.state.clone();
         let broker = embed(&mut plan)?;
         if has_kafka_sink(&plan) && plan.host.delivery == Delivery::Default {
@@ -81,12 +89,23 @@ impl Session {
             clock: Arc::new(SystemClock::default()),
             stop: Arc::new(move || asked.is_asked()),
         };
-        let Some(mut engine) = open(plan, runtime, &options)? else { return Ok(None) };
+        let Some(mut engine) = open(plan, runtime, &options)? else {
+            return Ok(None);
+        };
         let consoles = std::mem::take(&mut engine.consoles);
         let running = engine.start()?;
-        let admin = admin::serve(running.handle().clone(), &state, port)
-            .map_err(|e| Failure::Failed(format!("the admin API cannot listen on 127.0.0.1:{port}: {e}")))?;
-        Ok(Some(Self { running, stop, consoles, broker, _admin: admin }))
+        let admin = admin::serve(running.handle().clone(), &state, port).map_err(|e| {
+            Failure::Failed(format!(
+                "the admin API cannot listen on 127.0.0.1:{port}: {e}"
+            ))
+        })?;
+        Ok(Some(Self {
+            running,
+            stop,
+            consoles,
+            broker,
+            _admin: admin,
+        }))
     }
 
     pub fn handle(&self) -> &Arc<Handle> {
@@ -98,7 +117,11 @@ impl Session {
     }
 
     /// Waits to the end; calls `each` every `every` until then.
-    pub fn watch(self, every: Duration, each: &mut dyn FnMut(&Self) -> Result<(), Failure>) -> Result<(), Failure> {
+    pub fn watch(
+        self,
+        every: Duration,
+        each: &mut dyn FnMut(&Self) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut shown = Instant::now();
         let mut told = false;
         while !self.running.is_over() {

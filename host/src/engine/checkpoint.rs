@@ -43,10 +43,22 @@ impl Checkpointer {
             sink.sync(frozen.meta.sinks.get(&plan.name).unwrap_or(&Value::Null))?;
         }
         shared.dead_letters.sync(&frozen.meta.dead_letters)?;
-        let positions: Vec<_> = shared.plan.sources.iter().map(|s| positions(&frozen.meta, &s.name)).collect();
+        let positions: Vec<_> = shared
+            .plan
+            .sources
+            .iter()
+            .map(|s| positions(&frozen.meta, &s.name))
+            .collect();
         let finished = frozen.meta.finished;
-        let meta = Meta { engine: serde_json::to_value(&frozen.meta).expect("plain data") };
-        self.store.commit(Prepared { number: frozen.number, meta, deltas: frozen.deltas, finished })?;
+        let meta = Meta {
+            engine: serde_json::to_value(&frozen.meta).expect("plain data"),
+        };
+        self.store.commit(Prepared {
+            number: frozen.number,
+            meta,
+            deltas: frozen.deltas,
+            finished,
+        })?;
         shared.decided(frozen.number);
         if let Some(swap) = frozen.swap {
             swap.decided(frozen.number);
@@ -58,7 +70,9 @@ impl Checkpointer {
         let metrics = &shared.metrics;
         metrics.checkpoints.fetch_add(1, Relaxed);
         let took = shared.clock.elapsed().saturating_sub(frozen.frozen_at);
-        metrics.checkpoint_micros.store(took.as_micros() as u64, Relaxed);
+        metrics
+            .checkpoint_micros
+            .store(took.as_micros() as u64, Relaxed);
         Ok(())
     }
 
@@ -79,5 +93,8 @@ fn reload_tables(shared: &Shared) {
 }
 
 fn positions(meta: &EngineMeta, source: &str) -> BTreeMap<u32, crate::source::Position> {
-    meta.sources.get(source).map(|s| s.positions.clone()).unwrap_or_default()
+    meta.sources
+        .get(source)
+        .map(|s| s.positions.clone())
+        .unwrap_or_default()
 }

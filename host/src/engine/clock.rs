@@ -23,13 +23,17 @@ pub struct SystemClock {
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self { started: Instant::now() }
+        Self {
+            started: Instant::now(),
+        }
     }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Micros {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
     }
 
@@ -52,11 +56,17 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows `start` and has not run yet.
     pub fn new(start: Micros) -> Self {
-        Self { start, elapsed: Mutex::default() }
+        Self {
+            start,
+            elapsed: Mutex::default(),
+        }
     }
 
     pub fn advance(&self, time: Duration) {
-        *self.elapsed.lock().expect("no panic while the clock is set") += time;
+        *self
+            .elapsed
+            .lock()
+            .expect("no panic while the clock is set") += time;
     }
 }
 
@@ -66,7 +76,10 @@ impl Clock for ManualClock {
     }
 
     fn elapsed(&self) -> Duration {
-        *self.elapsed.lock().expect("no panic while the clock is set")
+        *self
+            .elapsed
+            .lock()
+            .expect("no panic while the clock is set")
     }
 
     fn wait(&self, time: Duration) {

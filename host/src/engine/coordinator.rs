@@ -72,7 +72,10 @@ impl Coordinator {
     /// Goes on from checkpoint `number`, which says `meta`.
     pub fn new(plan: &Plan, mode: Mode, number: u64, meta: EngineMeta, now: Duration) -> Self {
         let times = plan.sources.iter().map(|s| {
-            let (lateness, idle) = s.event_time.as_ref().map_or((0, Duration::MAX), |t| (t.lateness, t.idle_after));
+            let (lateness, idle) = s
+                .event_time
+                .as_ref()
+                .map_or((0, Duration::MAX), |t| (t.lateness, t.idle_after));
             let mut time = SourceTime::new(lateness, idle);
             if let Some(old) = meta.sources.get(&s.name) {
                 time.restore(old.watermark);
@@ -103,9 +106,19 @@ impl Coordinator {
 
     /// A partition that will be read from `start`.
     pub fn add_partition(&mut self, source: usize, partition: u32, start: Position, now: Duration) {
-        let highest = self.meta.sources.get(&self.source_names[source]).and_then(|s| s.highest.get(&partition));
+        let highest = self
+            .meta
+            .sources
+            .get(&self.source_names[source])
+            .and_then(|s| s.highest.get(&partition));
         self.times[source].add(partition, highest.copied().unwrap_or(NO_TIME), now);
-        let progress = Progress { partition, next: start, caught_up: false, finished: false, lag: None };
+        let progress = Progress {
+            partition,
+            next: start,
+            caught_up: false,
+            finished: false,
+            lag: None,
+        };
         self.positions[source].insert(partition, progress);
     }
 
@@ -119,7 +132,13 @@ impl Coordinator {
             for (source, partitions) in report.sources {
                 for (progress, highest) in partitions {
                     let p = progress;
-                    self.times[source].observe(p.partition, highest, p.caught_up, p.finished, elapsed);
+                    self.times[source].observe(
+                        p.partition,
+                        highest,
+                        p.caught_up,
+                        p.finished,
+                        elapsed,
+                    );
                     self.positions[source].insert(p.partition, p);
                 }
             }
@@ -127,7 +146,8 @@ impl Coordinator {
         let ended = self.mode != Mode::Streaming && self.all_finished();
         self.advance(ended, elapsed);
         let finishing = ended || self.stop_asked;
-        let due = self.changed && elapsed.saturating_sub(self.last_checkpoint) >= self.checkpoint_every;
+        let due =
+            self.changed && elapsed.saturating_sub(self.last_checkpoint) >= self.checkpoint_every;
         let start = !self.in_flight && (finishing || due || self.swap.is_some());
         let (paused, stuck) = self.hold_back(&full, elapsed);
         Decision {
@@ -144,21 +164,44 @@ impl Coordinator {
     }
 
     /// What checkpoint `number` says: the state of the engine now.
-    pub fn prepare(&mut self, number: u64, swap: Option<&SwapOrder>, elapsed: Duration, now: Micros) -> EngineMeta {
+    pub fn prepare(
+        &mut self,
+        number: u64,
+        swap: Option<&SwapOrder>,
+        elapsed: Duration,
+        now: Micros,
+    ) -> EngineMeta {
         self.next = number + 1;
         self.in_flight = true;
         self.changed = false;
         self.last_checkpoint = elapsed;
         for (source, name) in self.source_names.iter().enumerate() {
-            let positions = self.positions[source].iter().map(|(&id, p)| (id, p.next)).collect();
-            let (highest, watermark) = (self.times[source].highest(), self.times[source].watermark());
-            self.meta.sources.insert(name.clone(), SourceMeta { positions, highest, watermark });
+            let positions = self.positions[source]
+                .iter()
+                .map(|(&id, p)| (id, p.next))
+                .collect();
+            let (highest, watermark) =
+                (self.times[source].highest(), self.times[source].watermark());
+            self.meta.sources.insert(
+                name.clone(),
+                SourceMeta {
+                    positions,
+                    highest,
+                    watermark,
+                },
+            );
         }
         for (step, name) in self.step_names.iter().enumerate() {
             self.meta.steps.entry(name.clone()).or_default().watermark = self.watermarks[step];
         }
         if let Some(swap) = swap {
-            let plugin = self.meta.steps.entry(swap.step_name.clone()).or_default().plugin.get_or_insert_default();
+            let plugin = self
+                .meta
+                .steps
+                .entry(swap.step_name.clone())
+                .or_default()
+                .plugin
+                .get_or_insert_default();
             record_version(plugin, &swap.digest, &swap.file, number, now);
         }
         self.meta.finished = self.mode == Mode::UntilEnd && self.all_finished() && !self.stop_asked;
@@ -182,7 +225,9 @@ impl Coordinator {
     /// Queues a change of version; `Err` if one is under way.
     pub fn queue_swap(&mut self, swap: Arc<SwapOrder>) -> Result<(), String> {
         if self.swap.is_some() {
-            return Err("another swap of this pipeline is under way; try again when it is done".into());
+            return Err(
+                "another swap of this pipeline is under way; try again when it is done".into(),
+            );
         }
         self.swap = Some(swap);
         Ok(())
@@ -207,18 +252,29 @@ impl Coordinator {
 
     /// Every partition of a bounded run is read.
     pub fn all_finished(&self) -> bool {
-        self.positions.iter().flat_map(BTreeMap::values).all(|p| p.finished)
+        self.positions
+            .iter()
+            .flat_map(BTreeMap::values)
+            .all(|p| p.finished)
     }
 
     fn advance(&mut self, ended: bool, elapsed: Duration) {
         let to_the_end = ended && self.mode == Mode::UntilEnd;
-        let sources: Vec<Micros> = self.times.iter_mut().map(|t| t.advance(self.mode, elapsed)).collect();
+        let sources: Vec<Micros> = self
+            .times
+            .iter_mut()
+            .map(|t| t.advance(self.mode, elapsed))
+            .collect();
         for step in 0..self.inputs.len() {
             let of = |input: &Input| match *input {
                 Input::Source(i) => sources[i],
                 Input::Port { step, .. } => self.watermarks[step],
             };
-            let least = if to_the_end { END_OF_TIME } else { self.inputs[step].iter().map(of).min().unwrap_or(NO_TIME) };
+            let least = if to_the_end {
+                END_OF_TIME
+            } else {
+                self.inputs[step].iter().map(of).min().unwrap_or(NO_TIME)
+            };
             let next = least.max(self.watermarks[step]);
             self.changed |= next != self.watermarks[step];
             self.watermarks[step] = next;
@@ -226,17 +282,29 @@ impl Coordinator {
     }
 
     /// At the bound of a step's waiting rows only the partitions that hold its watermark back are read.
-    fn hold_back(&mut self, full: &[(usize, usize)], elapsed: Duration) -> (Arc<[Vec<u32>]>, Option<usize>) {
+    fn hold_back(
+        &mut self,
+        full: &[(usize, usize)],
+        elapsed: Duration,
+    ) -> (Arc<[Vec<u32>]>, Option<usize>) {
         let mut paused: Vec<Vec<u32>> = vec![Vec::new(); self.times.len()];
         let mut stuck = None;
         for &(step, _) in full {
             let mut movable = false;
             for source in self.sources_of(step) {
                 let holding = self.times[source].holding(self.mode, elapsed);
-                movable |= holding.iter().any(|p| !self.positions[source][p].caught_up && !self.positions[source][p].finished);
-                paused[source] = self.positions[source].keys().copied().filter(|p| !holding.contains(p)).collect();
+                movable |= holding.iter().any(|p| {
+                    !self.positions[source][p].caught_up && !self.positions[source][p].finished
+                });
+                paused[source] = self.positions[source]
+                    .keys()
+                    .copied()
+                    .filter(|p| !holding.contains(p))
+                    .collect();
             }
-            if !movable && self.mode != Mode::Streaming && !self.all_finished() || !movable && self.paused {
+            if !movable && self.mode != Mode::Streaming && !self.all_finished()
+                || !movable && self.paused
+            {
                 stuck = Some(step);
             }
         }
@@ -257,11 +325,22 @@ impl Coordinator {
 }
 
 /// Names a version as the one in force from `checkpoint` on.
-pub fn record_version(plugin: &mut PluginMeta, digest: &str, file: &str, checkpoint: u64, at: Micros) {
+pub fn record_version(
+    plugin: &mut PluginMeta,
+    digest: &str,
+    file: &str,
+    checkpoint: u64,
+    at: Micros,
+) {
     /// Versions kept in the history.
     const VERSIONS_MAX: usize = 100;
     plugin.digest = digest.to_owned();
-    plugin.history.push(VersionMeta { digest: digest.to_owned(), file: file.to_owned(), checkpoint, at });
+    plugin.history.push(VersionMeta {
+        digest: digest.to_owned(),
+        file: file.to_owned(),
+        checkpoint,
+        at,
+    });
     let over = plugin.history.len().saturating_sub(VERSIONS_MAX);
     plugin.history.drain(..over);
 }
@@ -271,13 +350,29 @@ pub fn first_steps(plan: &Plan, now: Micros) -> BTreeMap<String, StepMeta> {
     let entry = |s: &crate::pipeline::plan::Step| {
         let plugin = match &s.operator {
             Operator::Plugin(p) => {
-                let mut plugin = PluginMeta { from_file: p.component.digest().to_owned(), ..PluginMeta::default() };
-                record_version(&mut plugin, p.component.digest(), &p.file.display().to_string(), 0, now);
+                let mut plugin = PluginMeta {
+                    from_file: p.component.digest().to_owned(),
+                    ..PluginMeta::default()
+                };
+                record_version(
+                    &mut plugin,
+                    p.component.digest(),
+                    &p.file.display().to_string(),
+                    0,
+                    now,
+                );
                 Some(plugin)
             }
             _ => None,
         };
-        (s.name.clone(), StepMeta { watermark: NO_TIME, signature: s.signature.clone(), plugin })
+        (
+            s.name.clone(),
+            StepMeta {
+                watermark: NO_TIME,
+                signature: s.signature.clone(),
+                plugin,
+            },
+        )
     };
     plan.steps.iter().map(entry).collect()
 }

@@ -40,7 +40,9 @@ pub fn embed(plan: &mut Plan) -> Result<Option<EmbeddedBroker>, RunError> {
 
 /// The pipeline writes to Kafka.
 pub fn has_kafka_sink(plan: &Plan) -> bool {
-    plan.sinks.iter().any(|s| matches!(s.connector, SinkConnector::Kafka { .. }))
+    plan.sinks
+        .iter()
+        .any(|s| matches!(s.connector, SinkConnector::Kafka { .. }))
 }
 
 fn connections(plan: &mut Plan) -> Vec<(&mut Cluster, &String)> {

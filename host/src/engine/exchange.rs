@@ -33,24 +33,45 @@ pub fn owned(worker: usize, key_groups: u16, workers: usize) -> std::ops::Range<
 impl Exchange {
     pub fn new(workers: usize, key_groups: u16) -> Self {
         let slots = (0..workers * workers).map(|_| Mutex::default()).collect();
-        Self { workers, key_groups, slots, all_sent: Rendezvous::new(workers) }
+        Self {
+            workers,
+            key_groups,
+            slots,
+            all_sent: Rendezvous::new(workers),
+        }
     }
 
     /// Sends `batches` on and returns the rows that `worker` owns. Every worker calls it once an epoch, with or without rows.
-    pub fn turn(&self, worker: usize, batches: Vec<Batch>, key: &[usize], encoder: &mut KeyEncoder) -> Result<Vec<Batch>, Broken> {
+    pub fn turn(
+        &self,
+        worker: usize,
+        batches: Vec<Batch>,
+        key: &[usize],
+        encoder: &mut KeyEncoder,
+    ) -> Result<Vec<Batch>, Broken> {
         if self.workers == 1 {
             return Ok(batches);
         }
         for batch in &batches {
             for (to, piece) in self.split(batch, key, encoder).into_iter().enumerate() {
                 if let Some(piece) = piece {
-                    self.slot(worker, to).lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+                    self.slot(worker, to)
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(piece);
                 }
             }
         }
         self.all_sent.meet(worker, (), |_| ())?;
         // Nobody sends into these slots again before the next epoch, and none begins before all workers are through here.
-        let take = |from| std::mem::take(&mut *self.slot(from, worker).lock().unwrap_or_else(PoisonError::into_inner));
+        let take = |from| {
+            std::mem::take(
+                &mut *self
+                    .slot(from, worker)
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            )
+        };
         Ok((0..self.workers).flat_map(take).collect())
     }
 
@@ -59,13 +80,31 @@ impl Exchange {
     }
 
     fn split(&self, batch: &Batch, key: &[usize], encoder: &mut KeyEncoder) -> Vec<Option<Batch>> {
-        let columns: Vec<_> = key.iter().map(|&i| batch.columns.column(i).clone()).collect();
+        let columns: Vec<_> = key
+            .iter()
+            .map(|&i| batch.columns.column(i).clone())
+            .collect();
         let keys = encoder.encode(&columns, batch.rows());
         let mut rows: Vec<Vec<u32>> = vec![Vec::new(); self.workers];
         for (row, &hash) in keys.hashes().iter().enumerate() {
-            rows[owner(key_group(hash, self.key_groups), self.key_groups, self.workers)].push(row as u32);
+            rows[owner(
+                key_group(hash, self.key_groups),
+                self.key_groups,
+                self.workers,
+            )]
+            .push(row as u32);
         }
-        rows.iter().map(|rows| (!rows.is_empty()).then(|| if rows.len() == batch.rows() { batch.clone() } else { batch.take(rows) })).collect()
+        rows.iter()
+            .map(|rows| {
+                (!rows.is_empty()).then(|| {
+                    if rows.len() == batch.rows() {
+                        batch.clone()
+                    } else {
+                        batch.take(rows)
+                    }
+                })
+            })
+            .collect()
     }
 
     fn slot(&self, from: usize, to: usize) -> &Mutex<Vec<Batch>> {
@@ -86,7 +125,10 @@ mod tests {
                 assert!(owned(w, 128, workers).all(|g| owner(g, 128, workers) == w));
                 assert_eq!(owned(w, 128, workers).len(), counts[w] as usize);
             }
-            assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{workers}: {counts:?}");
+            assert!(
+                counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1,
+                "{workers}: {counts:?}"
+            );
         }
     }
 }

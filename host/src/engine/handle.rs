@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::engine::control::{
-    CheckpointStatus, Control, ControlError, PluginStatus, RunState, SinkStatus, SourceStatus, Status, StepStatus,
-    Swapped, Version,
+    CheckpointStatus, Control, ControlError, PluginStatus, RunState, SinkStatus, SourceStatus,
+    Status, StepStatus, Swapped, Version,
 };
 use crate::engine::meta::PluginMeta;
 use crate::engine::shared::Shared;
@@ -43,7 +43,14 @@ struct Counts {
 impl Handle {
     pub fn new(shared: Arc<Shared>, runtime: Arc<Runtime>, versions: Versions) -> Self {
         let started = shared.clock.elapsed();
-        Self { shared, runtime, versions, started, ended: Mutex::default(), counts: Mutex::default() }
+        Self {
+            shared,
+            runtime,
+            versions,
+            started,
+            ended: Mutex::default(),
+            counts: Mutex::default(),
+        }
     }
 
     pub fn shared(&self) -> &Arc<Shared> {
@@ -76,21 +83,36 @@ impl Handle {
 
     fn plugin_meta(&self, step: usize) -> PluginMeta {
         let name = &self.shared.plan.steps[step].name;
-        self.shared.coordinator().meta().steps.get(name).and_then(|s| s.plugin.clone()).unwrap_or_default()
+        self.shared
+            .coordinator()
+            .meta()
+            .steps
+            .get(name)
+            .and_then(|s| s.plugin.clone())
+            .unwrap_or_default()
     }
 
     fn component(&self, step: &str, digest: &str) -> Result<Arc<Component>, ControlError> {
         let bytes = self.versions.read(digest).map_err(failed)?;
-        self.runtime.load(&format!("version {digest} of step {step}"), &bytes).map_err(failed)
+        self.runtime
+            .load(&format!("version {digest} of step {step}"), &bytes)
+            .map_err(failed)
     }
 
     /// Compiles and checks on the caller's thread; the workers only change over.
-    fn change(&self, step: usize, file: &str, new: &Arc<Component>) -> Result<Swapped, ControlError> {
+    fn change(
+        &self,
+        step: usize,
+        file: &str,
+        new: &Arc<Component>,
+    ) -> Result<Swapped, ControlError> {
         let plan = &self.shared.plan;
         let name = plan.steps[step].name.clone();
         let in_force = self.plugin_meta(step).digest;
         if in_force == new.digest() {
-            return Err(ControlError::Refused(format!("step {name} runs this very version already ({in_force})")));
+            return Err(ControlError::Refused(format!(
+                "step {name} runs this very version already ({in_force})"
+            )));
         }
         let tables = &self.shared.tables;
         check(plan, step, tables, &self.component(&name, &in_force)?, new)
@@ -102,7 +124,10 @@ impl Handle {
             .map_err(failed)?;
         let (done, told) = sync_channel(1);
         let order = SwapOrder::new(step, name.clone(), new, file.to_owned(), instances, done);
-        self.shared.coordinator().queue_swap(Arc::new(order)).map_err(ControlError::Refused)?;
+        self.shared
+            .coordinator()
+            .queue_swap(Arc::new(order))
+            .map_err(ControlError::Refused)?;
         let checkpoint = loop {
             match told.recv_timeout(SWAP_LOOK) {
                 Ok(checkpoint) => break checkpoint,
@@ -114,7 +139,13 @@ impl Handle {
         };
         let pause_ms = self.shared.metrics.pause_micros.load(Relaxed) as f64 / 1e3;
         tracing::info!(step = %name, from = %in_force, to = %new.digest(), checkpoint, pause_ms, "swapped");
-        Ok(Swapped { step: name, from: in_force, to: new.digest().to_owned(), checkpoint, pause_ms })
+        Ok(Swapped {
+            step: name,
+            from: in_force,
+            to: new.digest().to_owned(),
+            checkpoint,
+            pause_ms,
+        })
     }
 
     fn rates(&self) -> (Vec<f64>, Vec<f64>) {
@@ -128,11 +159,23 @@ impl Handle {
         while counts.len() > 1 && now.at.saturating_sub(counts[1].at) >= RATE_WINDOW {
             counts.pop_front();
         }
-        let start = Counts { at: self.started, sources: vec![0; now.sources.len()], sinks: vec![0; now.sinks.len()] };
+        let start = Counts {
+            at: self.started,
+            sources: vec![0; now.sources.len()],
+            sinks: vec![0; now.sinks.len()],
+        };
         let then = counts.front().unwrap_or(&start);
         let seconds = now.at.saturating_sub(then.at).as_secs_f64().max(1e-3);
-        let rate = |now: &[u64], then: &[u64]| now.iter().zip(then).map(|(n, t)| (n - t) as f64 / seconds).collect();
-        let rates = (rate(&now.sources, &then.sources), rate(&now.sinks, &then.sinks));
+        let rate = |now: &[u64], then: &[u64]| {
+            now.iter()
+                .zip(then)
+                .map(|(n, t)| (n - t) as f64 / seconds)
+                .collect()
+        };
+        let rates = (
+            rate(&now.sources, &then.sources),
+            rate(&now.sinks, &then.sinks),
+        );
         counts.push_back(now);
         rates
     }
@@ -165,7 +208,9 @@ impl Control for Handle {
         let now = shared.clock.elapsed();
         let coordinator = shared.coordinator();
         let epoch = coordinator.epoch();
-        let seen: Vec<_> = (0..plan.sources.len()).map(|i| (coordinator.lag(i), coordinator.source_watermark(i))).collect();
+        let seen: Vec<_> = (0..plan.sources.len())
+            .map(|i| (coordinator.lag(i), coordinator.source_watermark(i)))
+            .collect();
         drop(coordinator);
         let source = |(i, s): (usize, &crate::pipeline::plan::Source)| SourceStatus {
             name: s.name.clone(),
@@ -182,7 +227,11 @@ impl Control for Handle {
         };
         Status {
             pipeline: plan.name.clone(),
-            state: if self.has_ended() { RunState::Finished } else { RunState::Running },
+            state: if self.has_ended() {
+                RunState::Finished
+            } else {
+                RunState::Running
+            },
             uptime_s: now.saturating_sub(self.started).as_secs_f64(),
             workers: plan.host.workers,
             epoch,
@@ -192,7 +241,12 @@ impl Control for Handle {
                 last_ms: m.checkpoint_micros.load(Relaxed) as f64 / 1e3,
             },
             sources: plan.sources.iter().enumerate().map(source).collect(),
-            steps: plan.steps.iter().enumerate().map(|(i, s)| self.step_status(i, s)).collect(),
+            steps: plan
+                .steps
+                .iter()
+                .enumerate()
+                .map(|(i, s)| self.step_status(i, s))
+                .collect(),
             sinks: plan.sinks.iter().enumerate().map(sink).collect(),
             dead_letters: m.dead_letters.load(Relaxed),
             state_bytes: m.steps.iter().map(|s| s.gauges().state_bytes as u64).sum(),
@@ -201,16 +255,26 @@ impl Control for Handle {
 
     fn swap(&self, step: &str, file: &str, wasm: Vec<u8>) -> Result<Swapped, ControlError> {
         let index = self.plugin_step(step)?;
-        let new = self.runtime.load(file, &wasm).map_err(|e| ControlError::Refused(e.to_string()))?;
+        let new = self
+            .runtime
+            .load(file, &wasm)
+            .map_err(|e| ControlError::Refused(e.to_string()))?;
         self.change(index, file, &new)
     }
 
     fn rollback(&self, step: &str) -> Result<Swapped, ControlError> {
         let index = self.plugin_step(step)?;
         let meta = self.plugin_meta(index);
-        let before = meta.history.iter().rev().skip_while(|v| v.digest == meta.digest).next();
+        let before = meta
+            .history
+            .iter()
+            .rev()
+            .skip_while(|v| v.digest == meta.digest)
+            .next();
         let before = before.ok_or_else(|| {
-            ControlError::Refused(format!("step {step} has run no other version that it could go back to"))
+            ControlError::Refused(format!(
+                "step {step} has run no other version that it could go back to"
+            ))
         })?;
         let component = self.component(step, &before.digest)?;
         self.change(index, &before.file, &component)
@@ -236,7 +300,11 @@ fn shown(watermark: Micros) -> Option<Micros> {
 
 fn no_step(plan: &Plan, name: &str) -> String {
     let names: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
-    format!("pipeline {} has no step {name}; its steps are {}", plan.name, names.join(", "))
+    format!(
+        "pipeline {} has no step {name}; its steps are {}",
+        plan.name,
+        names.join(", ")
+    )
 }
 
 fn failed(error: impl std::fmt::Display) -> ControlError {

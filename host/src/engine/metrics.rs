@@ -45,7 +45,11 @@ impl Metrics {
             gauges: (0..plan.host.workers).map(|_| Mutex::default()).collect(),
         };
         Self {
-            sources: plan.sources.iter().map(|_| SourceMetrics::default()).collect(),
+            sources: plan
+                .sources
+                .iter()
+                .map(|_| SourceMetrics::default())
+                .collect(),
             steps: plan.steps.iter().map(|_| step()).collect(),
             sinks: plan.sinks.iter().map(|_| AtomicU64::new(0)).collect(),
             dead_letters: AtomicU64::new(0),
@@ -59,7 +63,9 @@ impl Metrics {
 
 impl StepMetrics {
     pub fn set_gauges(&self, worker: usize, gauges: Gauges) {
-        *self.gauges[worker].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = gauges;
+        *self.gauges[worker]
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = gauges;
     }
 
     /// Readings of all workers together.

@@ -6,10 +6,10 @@
 pub mod checkpoint;
 pub mod clock;
 pub mod control;
-pub mod handle;
 pub mod coordinator;
 pub mod embedded;
 pub mod exchange;
+pub mod handle;
 pub mod meta;
 pub mod metrics;
 pub mod open;

@@ -30,9 +30,9 @@ use crate::sink::file::FileSink;
 use crate::source::file::FileSource;
 use crate::source::generate::GenerateSource;
 use crate::source::{Partition, Source};
+use crate::state::Meta;
 use crate::state::key::{KeyEncoder, key_group};
 use crate::state::store::{Prepared, Store};
-use crate::state::Meta;
 use crate::step::keyed::{Keyed, KeyedSpec, Ordered};
 use crate::step::lookup::Lookup;
 use crate::step::project::Project;
@@ -63,7 +63,11 @@ pub struct Engine {
 }
 
 /// Opens `plan`; `None` if a bounded run already reached its end and there is nothing new.
-pub fn open(plan: Plan, runtime: &Arc<Runtime>, options: &Options) -> Result<Option<Engine>, RunError> {
+pub fn open(
+    plan: Plan,
+    runtime: &Arc<Runtime>,
+    options: &Options,
+) -> Result<Option<Engine>, RunError> {
     let mut store = Store::open(&plan.host.state, &plan.name, plan.host.key_groups)?;
     let latest = store.latest();
     let fresh = latest.is_none();
@@ -73,7 +77,11 @@ pub fn open(plan: Plan, runtime: &Arc<Runtime>, options: &Options) -> Result<Opt
     };
     let sources = open_sources(&plan, options)?;
     if old.finished {
-        return if nothing_new(&plan, &sources, &old, options)? { Ok(None) } else { Err(already_finished(&plan)) };
+        return if nothing_new(&plan, &sources, &old, options)? {
+            Ok(None)
+        } else {
+            Err(already_finished(&plan))
+        };
     }
     let mut meta = old.clone();
     check_steps(&plan, &mut meta, &mut store, options)?;
@@ -94,13 +102,23 @@ pub fn open(plan: Plan, runtime: &Arc<Runtime>, options: &Options) -> Result<Opt
     }
     meta.dead_letters = letters.cut()?;
     let number = commit_start(&store, fresh, number, &old, &meta)?;
-    let step_ids = plan.steps.iter().map(|s| store.step_id(&s.name)).collect::<Result<Vec<_>, _>>()?;
-    let source_ids = plan.sources.iter().map(|s| store.input_id(&s.name)).collect::<Result<Vec<_>, _>>()?;
+    let step_ids = plan
+        .steps
+        .iter()
+        .map(|s| store.step_id(&s.name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let source_ids = plan
+        .sources
+        .iter()
+        .map(|s| store.input_id(&s.name))
+        .collect::<Result<Vec<_>, _>>()?;
 
     let elapsed = options.clock.elapsed();
     let mut coordinator = Coordinator::new(&plan, options.mode, number, meta.clone(), elapsed);
     for (source, partitions) in partitions.iter().enumerate() {
-        partitions.iter().for_each(|p| coordinator.add_partition(source, p.id, p.start, elapsed));
+        partitions
+            .iter()
+            .for_each(|p| coordinator.add_partition(source, p.id, p.start, elapsed));
     }
     let parts = Parts {
         plan,
@@ -120,24 +138,42 @@ pub fn open(plan: Plan, runtime: &Arc<Runtime>, options: &Options) -> Result<Opt
         .map(|w| make_worker(w, &shared, &partitions, &in_force, &store, &meta))
         .collect::<Result<Vec<_>, _>>()?;
     let checkpointer = Checkpointer::new(store);
-    Ok(Some(Engine { shared, workers, checkpointer, queue, consoles, runtime: runtime.clone(), versions }))
+    Ok(Some(Engine {
+        shared,
+        workers,
+        checkpointer,
+        queue,
+        consoles,
+        runtime: runtime.clone(),
+        versions,
+    }))
 }
 
 fn read_meta(meta: Meta) -> Result<EngineMeta, RunError> {
-    serde_json::from_value(meta.engine)
-        .map_err(|e| RunError::Refused(format!("the last checkpoint cannot be read: {e}; it may be of another version")))
+    serde_json::from_value(meta.engine).map_err(|e| {
+        RunError::Refused(format!(
+            "the last checkpoint cannot be read: {e}; it may be of another version"
+        ))
+    })
 }
 
 fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, RunError> {
     let open = |s: &plan::Source| -> Result<Box<dyn Source>, RunError> {
         Ok(match &s.connector {
-            SourceConnector::Kafka { cluster, topic, start } => {
-                Box::new(KafkaSource::new(&s.name, &plan.name, cluster, topic, *start))
-            }
+            SourceConnector::Kafka {
+                cluster,
+                topic,
+                start,
+            } => Box::new(KafkaSource::new(
+                &s.name, &plan.name, cluster, topic, *start,
+            )),
             SourceConnector::File { .. } => Box::new(FileSource::new(s)),
             SourceConnector::Generate(generate) => {
                 let clock = options.clock.clone();
-                Box::new(GenerateSource::with_clock(generate, Arc::new(move || clock.elapsed())))
+                Box::new(GenerateSource::with_clock(
+                    generate,
+                    Arc::new(move || clock.elapsed()),
+                ))
             }
         })
     };
@@ -145,14 +181,24 @@ fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, 
 }
 
 /// A finished pipeline has nothing to do if every source ends where it was read to.
-fn nothing_new(plan: &Plan, sources: &[Box<dyn Source>], old: &EngineMeta, options: &Options) -> Result<bool, RunError> {
+fn nothing_new(
+    plan: &Plan,
+    sources: &[Box<dyn Source>],
+    old: &EngineMeta,
+    options: &Options,
+) -> Result<bool, RunError> {
     if options.mode != Mode::UntilEnd {
         return Ok(false);
     }
     for (source, plan) in sources.iter().zip(&plan.sources) {
-        let Some(was) = old.sources.get(&plan.name) else { return Ok(false) };
+        let Some(was) = old.sources.get(&plan.name) else {
+            return Ok(false);
+        };
         let found = source.partitions(&was.positions, &BTreeMap::new(), true, &*options.stop)?;
-        if found.iter().any(|p| p.end.is_none_or(|end| p.start.offset < end)) {
+        if found
+            .iter()
+            .any(|p| p.end.is_none_or(|end| p.start.offset < end))
+        {
             return Ok(false);
         }
     }
@@ -169,9 +215,18 @@ fn already_finished(plan: &Plan) -> RunError {
 }
 
 /// The rules for a pipeline file that was edited since its state was made.
-fn check_steps(plan: &Plan, meta: &mut EngineMeta, store: &mut Store, options: &Options) -> Result<(), RunError> {
-    let gone: Vec<String> =
-        meta.steps.keys().filter(|name| plan.steps.iter().all(|s| s.name != **name)).cloned().collect();
+fn check_steps(
+    plan: &Plan,
+    meta: &mut EngineMeta,
+    store: &mut Store,
+    options: &Options,
+) -> Result<(), RunError> {
+    let gone: Vec<String> = meta
+        .steps
+        .keys()
+        .filter(|name| plan.steps.iter().all(|s| s.name != **name))
+        .cloned()
+        .collect();
     for name in gone {
         let stateful = meta.steps[&name].plugin.is_some();
         if stateful && !options.drop_steps.contains(&name) {
@@ -184,7 +239,9 @@ fn check_steps(plan: &Plan, meta: &mut EngineMeta, store: &mut Store, options: &
     }
     for step in &plan.steps {
         match meta.steps.get(&step.name) {
-            Some(old) if old.signature != step.signature && !options.drop_steps.contains(&step.name) => {
+            Some(old)
+                if old.signature != step.signature && !options.drop_steps.contains(&step.name) =>
+            {
                 return Err(RunError::Refused(format!(
                     "step {} has changed since its state was made: {}; undo the change, or give up its state with --drop-state {}",
                     step.name,
@@ -198,7 +255,13 @@ fn check_steps(plan: &Plan, meta: &mut EngineMeta, store: &mut Store, options: &
                     store.drop_step(&step.name)?;
                 }
                 let first = first_steps(plan, 0).remove(&step.name).unwrap_or_default();
-                meta.steps.insert(step.name.clone(), StepMeta { watermark: NO_TIME, ..first });
+                meta.steps.insert(
+                    step.name.clone(),
+                    StepMeta {
+                        watermark: NO_TIME,
+                        ..first
+                    },
+                );
             }
         }
     }
@@ -206,8 +269,12 @@ fn check_steps(plan: &Plan, meta: &mut EngineMeta, store: &mut Store, options: &
 }
 
 fn difference(old: &Value, new: &Value) -> String {
-    let (Value::Object(old), Value::Object(new)) = (old, new) else { return format!("{old} became {new}") };
-    let keys = old.keys().chain(new.keys().filter(|k| !old.contains_key(*k)));
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return format!("{old} became {new}");
+    };
+    let keys = old
+        .keys()
+        .chain(new.keys().filter(|k| !old.contains_key(*k)));
     let show = |v: Option<&Value>| v.map_or("nothing".to_owned(), Value::to_string);
     keys.filter(|k| old.get(*k) != new.get(*k))
         .map(|k| format!("{k} was {}, is {}", show(old.get(k)), show(new.get(k))))
@@ -227,11 +294,23 @@ fn resolve_partitions(
     let mut ends = BTreeMap::new();
     let mut all = Vec::new();
     for (source, plan) in sources.iter().zip(&plan.sources) {
-        let entry = meta.sources.entry(plan.name.clone()).or_insert_with(|| SourceMeta { watermark: NO_TIME, ..SourceMeta::default() });
+        let entry = meta
+            .sources
+            .entry(plan.name.clone())
+            .or_insert_with(|| SourceMeta {
+                watermark: NO_TIME,
+                ..SourceMeta::default()
+            });
         let known = old_ends.get(&plan.name).cloned().unwrap_or_default();
         let partitions = source.partitions(&entry.positions, &known, bounded, &*options.stop)?;
         entry.positions = partitions.iter().map(|p| (p.id, p.start)).collect();
-        ends.insert(plan.name.clone(), partitions.iter().filter_map(|p| Some((p.id, p.end?))).collect());
+        ends.insert(
+            plan.name.clone(),
+            partitions
+                .iter()
+                .filter_map(|p| Some((p.id, p.end?)))
+                .collect(),
+        );
         all.push(partitions);
     }
     meta.ends = bounded.then_some(ends);
@@ -254,7 +333,11 @@ fn open_sinks(plan: &Plan, meta: &EngineMeta) -> Result<(Vec<Box<dyn Sink>>, Con
             }
         })
     };
-    let sinks = plan.sinks.iter().map(&mut open).collect::<Result<Vec<_>, _>>()?;
+    let sinks = plan
+        .sinks
+        .iter()
+        .map(&mut open)
+        .collect::<Result<Vec<_>, _>>()?;
     Ok((sinks, consoles))
 }
 
@@ -262,18 +345,33 @@ fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLette
     let resume = (!meta.dead_letters.is_null()).then_some(&meta.dead_letters);
     Ok(match &plan.dead_letters {
         plan::DeadLetters::File { path } => Box::new(FileDeadLetters::open(path, resume)?),
-        plan::DeadLetters::Kafka { cluster, topic } => Box::new(KafkaDeadLetters::open(cluster, topic)?),
+        plan::DeadLetters::Kafka { cluster, topic } => {
+            Box::new(KafkaDeadLetters::open(cluster, topic)?)
+        }
     })
 }
 
 /// Checkpoint 0 of a new state, or one that names what this start decided before its first record.
-fn commit_start(store: &Store, fresh: bool, number: u64, old: &EngineMeta, meta: &EngineMeta) -> Result<u64, RunError> {
+fn commit_start(
+    store: &Store,
+    fresh: bool,
+    number: u64,
+    old: &EngineMeta,
+    meta: &EngineMeta,
+) -> Result<u64, RunError> {
     if !fresh && old.ends == meta.ends && old.steps == meta.steps {
         return Ok(number);
     }
     let number = if fresh { 0 } else { number + 1 };
-    let meta = Meta { engine: serde_json::to_value(meta).expect("plain data") };
-    store.commit(Prepared { number, meta, deltas: Vec::new(), finished: false })?;
+    let meta = Meta {
+        engine: serde_json::to_value(meta).expect("plain data"),
+    };
+    store.commit(Prepared {
+        number,
+        meta,
+        deltas: Vec::new(),
+        finished: false,
+    })?;
     Ok(number)
 }
 
@@ -289,7 +387,12 @@ fn make_worker(
     let mut sources = Vec::new();
     for (source, all) in partitions.iter().enumerate() {
         let mine = |(i, _): &(usize, &Partition)| (source + i) % workers == index;
-        let mine: Vec<Partition> = all.iter().enumerate().filter(mine).map(|(_, p)| p.clone()).collect();
+        let mine: Vec<Partition> = all
+            .iter()
+            .enumerate()
+            .filter(mine)
+            .map(|(_, p)| p.clone())
+            .collect();
         if !mine.is_empty() {
             let share = (mine.len(), all.len());
             sources.push(source_task(source, shared, mine, share)?);
@@ -300,9 +403,21 @@ fn make_worker(
         let mut step = make_step(i, shared, in_force.get(&i))?;
         let watermark = meta.steps.get(&plan.name).map_or(NO_TIME, |s| s.watermark);
         let id = shared.step_ids[i];
-        let mut stored = Stored { store, id, worker: index, workers, key_groups: shared.plan.host.key_groups, watermark };
-        step.restore(&mut stored).map_err(|e| RunError::Worker(format!("step {}: restoring its state: {e}", plan.name)))?;
-        let encoder = shared.exchanges[i].is_some().then(|| key_encoder(shared, i)).transpose()?;
+        let mut stored = Stored {
+            store,
+            id,
+            worker: index,
+            workers,
+            key_groups: shared.plan.host.key_groups,
+            watermark,
+        };
+        step.restore(&mut stored).map_err(|e| {
+            RunError::Worker(format!("step {}: restoring its state: {e}", plan.name))
+        })?;
+        let encoder = shared.exchanges[i]
+            .is_some()
+            .then(|| key_encoder(shared, i))
+            .transpose()?;
         steps.push(StepTask { step, encoder });
     }
     Ok(Worker::new(index, sources, steps, shared.clone()))
@@ -317,8 +432,14 @@ fn source_task(
     let plan = &shared.plan.sources[source];
     let column = plan.event_time.as_ref().map(|t| t.column);
     let opened = &shared.sources[source];
-    let decoder = crate::format::decoder(plan.format, &plan.schema, &plan.paths, column, opened.header().as_deref())
-        .map_err(|cause| ConnectorError::failed(format!("source {}", plan.name), cause))?;
+    let decoder = crate::format::decoder(
+        plan.format,
+        &plan.schema,
+        &plan.paths,
+        column,
+        opened.header().as_deref(),
+    )
+    .map_err(|cause| ConnectorError::failed(format!("source {}", plan.name), cause))?;
     let per_epoch = plan.limit.per_epoch.unwrap_or(usize::MAX).div_ceil(all) * mine;
     Ok(SourceTask {
         source,
@@ -334,7 +455,11 @@ fn source_task(
 fn key_encoder(shared: &Shared, step: usize) -> Result<KeyEncoder, RunError> {
     let plan = &shared.plan.steps[step];
     let schema = input_schema(&shared.plan, plan);
-    let types: Vec<_> = plan.key.iter().map(|&i| schema.field(i).data_type().clone()).collect();
+    let types: Vec<_> = plan
+        .key
+        .iter()
+        .map(|&i| schema.field(i).data_type().clone())
+        .collect();
     KeyEncoder::new(&types).map_err(|e| RunError::Refused(format!("step {}: {e}", plan.name)))
 }
 
@@ -346,11 +471,17 @@ pub fn input_schema(plan: &Plan, step: &plan::Step) -> arrow::datatypes::SchemaR
     }
 }
 
-fn make_step(index: usize, shared: &Arc<Shared>, in_force: Option<&InForce>) -> Result<Box<dyn Step>, RunError> {
+fn make_step(
+    index: usize,
+    shared: &Arc<Shared>,
+    in_force: Option<&InForce>,
+) -> Result<Box<dyn Step>, RunError> {
     let plan = &shared.plan.steps[index];
     let failed = |e: StepError| RunError::Refused(format!("step {}: {e}", plan.name));
     Ok(match &plan.operator {
-        Operator::Project { filter, projection } => Box::new(Project::new(filter.clone(), projection.clone())),
+        Operator::Project { filter, projection } => {
+            Box::new(Project::new(filter.clone(), projection.clone()))
+        }
         Operator::Lookup(lookup) => {
             let input = input_schema(&shared.plan, plan);
             Box::new(Lookup::new(lookup, shared.tables.clone(), &input).map_err(failed)?)
@@ -358,7 +489,11 @@ fn make_step(index: usize, shared: &Arc<Shared>, in_force: Option<&InForce>) -> 
         Operator::Plugin(plugin) => {
             let in_force = in_force.expect("every plugin step has a version in force");
             let instance = in_force.instantiate(&shared.plan, index, &shared.tables)?;
-            let schemas = plan.ports.iter().enumerate().filter(|(i, _)| Some(*i) != plugin.late_port);
+            let schemas = plan
+                .ports
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| Some(*i) != plugin.late_port);
             let ports = schemas.map(|(_, p)| p.schema.clone()).collect();
             if plan.key.is_empty() {
                 Box::new(Transform::new(instance, ports, plugin.limits.failed))
@@ -368,8 +503,11 @@ fn make_step(index: usize, shared: &Arc<Shared>, in_force: Option<&InForce>) -> 
                     key_groups: shared.plan.host.key_groups,
                     input: input_schema(&shared.plan, plan),
                     ports,
-                    ordered: (plugin.order == plan::Order::EventTime)
-                        .then(|| Ordered { late_port: plugin.late_port.expect("event-time order has the port `late`") }),
+                    ordered: (plugin.order == plan::Order::EventTime).then(|| Ordered {
+                        late_port: plugin
+                            .late_port
+                            .expect("event-time order has the port `late`"),
+                    }),
                     failed_max: plugin.limits.failed,
                 };
                 Box::new(Keyed::new(spec, instance).map_err(failed)?)
@@ -398,16 +536,24 @@ impl Restore for Stored<'_> {
     }
 
     fn owns(&self, hash: u64) -> bool {
-        owner(key_group(hash, self.key_groups), self.key_groups, self.workers) == self.worker
+        owner(
+            key_group(hash, self.key_groups),
+            self.key_groups,
+            self.workers,
+        ) == self.worker
     }
 
-    fn entries(&mut self, each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>) -> Result<(), String> {
+    fn entries(
+        &mut self,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
         let mine = owned(self.worker, self.key_groups, self.workers);
-        self.store.load_groups(self.id, mine, &mut |_, key, value| each(key, value)).map_err(|e| e.to_string())
+        self.store
+            .load_groups(self.id, mine, &mut |_, key, value| each(key, value))
+            .map_err(|e| e.to_string())
     }
 
     fn segments(&mut self) -> Result<Vec<(u64, Vec<u8>)>, String> {
         self.store.segments(self.id).map_err(|e| e.to_string())
     }
 }
-

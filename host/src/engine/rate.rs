@@ -24,12 +24,20 @@ struct Bucket {
 impl RateLimit {
     /// `None`: no limit.
     pub fn new(per_second: Option<f64>, now: Duration) -> Self {
-        Self { per_second, bucket: Mutex::new(Bucket { allowed: 0.0, filled: now }) }
+        Self {
+            per_second,
+            bucket: Mutex::new(Bucket {
+                allowed: 0.0,
+                filled: now,
+            }),
+        }
     }
 
     /// How many of `wanted` records may be taken now.
     pub fn allow(&self, wanted: usize, now: Duration) -> usize {
-        let Some(rate) = self.per_second else { return wanted };
+        let Some(rate) = self.per_second else {
+            return wanted;
+        };
         let mut b = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_sub(b.filled);
         b.filled = now;
@@ -44,7 +52,10 @@ impl RateLimit {
     /// Gives back what was allowed and not taken.
     pub fn give_back(&self, records: usize) {
         if self.per_second.is_some() {
-            self.bucket.lock().unwrap_or_else(PoisonError::into_inner).allowed += records as f64;
+            self.bucket
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .allowed += records as f64;
         }
     }
 }
@@ -57,8 +68,13 @@ mod tests {
     fn the_rate_is_kept_over_any_epochs() {
         for step_ms in [1u64, 7, 50] {
             let limit = RateLimit::new(Some(1_000.0), Duration::ZERO);
-            let taken: usize = (1..=10_000 / step_ms).map(|i| limit.allow(1_000, Duration::from_millis(i * step_ms))).sum();
-            assert!((9_900..=10_000).contains(&taken), "{taken} records in 10 s in steps of {step_ms} ms");
+            let taken: usize = (1..=10_000 / step_ms)
+                .map(|i| limit.allow(1_000, Duration::from_millis(i * step_ms)))
+                .sum();
+            assert!(
+                (9_900..=10_000).contains(&taken),
+                "{taken} records in 10 s in steps of {step_ms} ms"
+            );
         }
     }
 

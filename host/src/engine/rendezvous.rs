@@ -34,11 +34,20 @@ impl<R, D: Clone> Rendezvous<R, D> {
             decision: None,
             broken: false,
         };
-        Self { size, state: Mutex::new(state), turned: Condvar::new() }
+        Self {
+            size,
+            state: Mutex::new(state),
+            turned: Condvar::new(),
+        }
     }
 
     /// Waits for all; the last to arrive calls `decide` with the reports in order of workers.
-    pub fn meet(&self, worker: usize, report: R, decide: impl FnOnce(Vec<R>) -> D) -> Result<D, Broken> {
+    pub fn meet(
+        &self,
+        worker: usize,
+        report: R,
+        decide: impl FnOnce(Vec<R>) -> D,
+    ) -> Result<D, Broken> {
         let mut state = self.lock();
         if state.broken {
             return Err(Broken);
@@ -46,7 +55,11 @@ impl<R, D: Clone> Rendezvous<R, D> {
         state.reports[worker] = Some(report);
         state.arrived += 1;
         if state.arrived == self.size {
-            let reports = state.reports.iter_mut().map(|r| r.take().expect("every worker has arrived")).collect();
+            let reports = state
+                .reports
+                .iter_mut()
+                .map(|r| r.take().expect("every worker has arrived"))
+                .collect();
             let decision = decide(reports);
             state.decision = Some(decision.clone());
             state.arrived = 0;
@@ -56,7 +69,10 @@ impl<R, D: Clone> Rendezvous<R, D> {
         }
         let turn = state.turn;
         while state.turn == turn && !state.broken {
-            state = self.turned.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = self
+                .turned
+                .wait(state)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         if state.turn == turn {
             return Err(Broken);
@@ -77,7 +93,9 @@ impl<R, D: Clone> Rendezvous<R, D> {
 
     // A panicking worker breaks the rendezvous explicitly; poisoning would only hide its message behind others.
     fn lock(&self) -> MutexGuard<'_, State<R, D>> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

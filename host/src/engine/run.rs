@@ -25,10 +25,20 @@ impl Engine {
         let shared = self.shared;
         let handle = Arc::new(Handle::new(shared.clone(), self.runtime, self.versions));
         let (queue, checkpointer, of) = (self.queue, self.checkpointer, shared.clone());
-        let checkpoints = spawn("checkpoint".into(), move || commit_all(checkpointer, &queue, &of))?;
+        let checkpoints = spawn("checkpoint".into(), move || {
+            commit_all(checkpointer, &queue, &of)
+        })?;
         let start = |w: Worker| spawn(format!("worker-{}", w.index), move || work(w));
-        let workers = self.workers.into_iter().map(start).collect::<Result<_, _>>()?;
-        Ok(Running { handle, workers, checkpoints })
+        let workers = self
+            .workers
+            .into_iter()
+            .map(start)
+            .collect::<Result<_, _>>()?;
+        Ok(Running {
+            handle,
+            workers,
+            checkpoints,
+        })
     }
 }
 
@@ -56,11 +66,16 @@ impl Running {
         if let Some(error) = shared.failure() {
             return Err(error);
         }
-        closed.map(drop).map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))
+        closed
+            .map(drop)
+            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))
     }
 }
 
-fn spawn<T: Send + 'static>(name: String, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, RunError> {
+fn spawn<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, RunError> {
     Builder::new()
         .name(name.clone())
         .stack_size(limits::STACK_BYTES)
@@ -74,7 +89,10 @@ fn work(worker: Worker) {
     impl Drop for Watch {
         fn drop(&mut self) {
             if std::thread::panicking() {
-                self.0.fail(RunError::Worker(format!("worker {} panicked; its message is above", self.1)));
+                self.0.fail(RunError::Worker(format!(
+                    "worker {} panicked; its message is above",
+                    self.1
+                )));
             }
         }
     }
@@ -82,7 +100,11 @@ fn work(worker: Worker) {
     worker.run();
 }
 
-fn commit_all(mut checkpointer: Checkpointer, queue: &Receiver<Job>, shared: &Shared) -> Checkpointer {
+fn commit_all(
+    mut checkpointer: Checkpointer,
+    queue: &Receiver<Job>,
+    shared: &Shared,
+) -> Checkpointer {
     while let Ok(Job::Commit(frozen)) = queue.recv() {
         if let Err(error) = checkpointer.commit(*frozen, shared) {
             shared.fail(error);

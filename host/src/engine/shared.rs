@@ -77,19 +77,28 @@ impl Shared {
     pub fn new(parts: Parts) -> (Self, Receiver<Job>) {
         let (workers, now) = (parts.plan.host.workers, parts.clock.elapsed());
         let exchange = |s: &crate::pipeline::plan::Step| {
-            (!s.key.is_empty() && matches!(s.operator, Operator::Plugin(_))).then(|| Exchange::new(workers, parts.plan.host.key_groups))
+            (!s.key.is_empty() && matches!(s.operator, Operator::Plugin(_)))
+                .then(|| Exchange::new(workers, parts.plan.host.key_groups))
         };
         // One place: a checkpoint is not prepared before the last one is decided.
         let (checkpoints, queue) = sync_channel(1);
         let shared = Self {
             metrics: Metrics::new(&parts.plan),
-            rates: parts.plan.sources.iter().map(|s| RateLimit::new(s.limit.per_second, now)).collect(),
+            rates: parts
+                .plan
+                .sources
+                .iter()
+                .map(|s| RateLimit::new(s.limit.per_second, now))
+                .collect(),
             exchanges: parts.plan.steps.iter().map(exchange).collect(),
             meeting: Rendezvous::new(workers),
             frozen: Rendezvous::new(workers),
             coordinator: Mutex::new(parts.coordinator),
             failure: Mutex::default(),
-            decided: Mutex::new(Decided { number: parts.decided, at: now }),
+            decided: Mutex::new(Decided {
+                number: parts.decided,
+                at: now,
+            }),
             checkpoints,
             standing: AtomicU64::new(0),
             plan: parts.plan,
@@ -105,14 +114,17 @@ impl Shared {
     }
 
     pub fn coordinator(&self) -> MutexGuard<'_, Coordinator> {
-        self.coordinator.lock().unwrap_or_else(PoisonError::into_inner)
+        self.coordinator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All workers meet at the start of an epoch's work.
     pub fn meet(&self, worker: usize, report: Report) -> Result<Decision, Broken> {
         self.meeting.meet(worker, report, |reports| {
             self.metrics.epochs.fetch_add(1, Relaxed);
-            self.coordinator().decide(reports, self.clock.elapsed(), self.clock.now())
+            self.coordinator()
+                .decide(reports, self.clock.elapsed(), self.clock.now())
         })
     }
 
@@ -122,12 +134,21 @@ impl Shared {
     }
 
     /// All workers hand in what they froze; the last one cuts the sinks and sends the checkpoint off.
-    pub fn freeze(&self, worker: usize, number: u64, decision: &Decision, deltas: Vec<Delta>) -> Result<(), Broken> {
+    pub fn freeze(
+        &self,
+        worker: usize,
+        number: u64,
+        decision: &Decision,
+        deltas: Vec<Delta>,
+    ) -> Result<(), Broken> {
         let result = self.frozen.meet(worker, deltas, |all| {
             let at = self.clock.elapsed();
             self.standing.store(at.as_micros() as u64, Relaxed);
             match self.cut(number, decision, all, at) {
-                Ok(frozen) => self.checkpoints.send(Job::Commit(Box::new(frozen))).map_err(drop),
+                Ok(frozen) => self
+                    .checkpoints
+                    .send(Job::Commit(Box::new(frozen)))
+                    .map_err(drop),
                 Err(error) => {
                     self.fail(error);
                     Err(())
@@ -139,13 +160,22 @@ impl Shared {
 
     /// The workers go on after a freeze.
     pub fn resumed(&self) {
-        let stood = (self.clock.elapsed().as_micros() as u64).saturating_sub(self.standing.load(Relaxed));
+        let stood =
+            (self.clock.elapsed().as_micros() as u64).saturating_sub(self.standing.load(Relaxed));
         self.metrics.pause_micros.store(stood, Relaxed);
     }
 
-    fn cut(&self, number: u64, decision: &Decision, all: Vec<Vec<Delta>>, at: Duration) -> Result<Frozen, RunError> {
+    fn cut(
+        &self,
+        number: u64,
+        decision: &Decision,
+        all: Vec<Vec<Delta>>,
+        at: Duration,
+    ) -> Result<Frozen, RunError> {
         let swap = decision.swap.clone();
-        let mut meta = self.coordinator().prepare(number, swap.as_deref(), at, decision.now);
+        let mut meta = self
+            .coordinator()
+            .prepare(number, swap.as_deref(), at, decision.now);
         for (sink, plan) in self.sinks.iter().zip(&self.plan.sinks) {
             meta.sinks.insert(plan.name.clone(), sink.cut()?);
         }
@@ -153,12 +183,21 @@ impl Shared {
         let mut workers: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
         let of_step = |&id: &u16| (id, workers.iter_mut().filter_map(Iterator::next).collect());
         let deltas: Vec<(u16, Vec<Delta>)> = self.step_ids.iter().map(of_step).collect();
-        Ok(Frozen { number, meta, deltas, swap, frozen_at: at })
+        Ok(Frozen {
+            number,
+            meta,
+            deltas,
+            swap,
+            frozen_at: at,
+        })
     }
 
     /// Checkpoint `number` is true.
     pub fn decided(&self, number: u64) {
-        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = Decided { number, at: self.clock.elapsed() };
+        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = Decided {
+            number,
+            at: self.clock.elapsed(),
+        };
         self.coordinator().decided();
     }
 
@@ -168,16 +207,25 @@ impl Shared {
 
     /// The run ends because of `error`; the first one counts.
     pub fn fail(&self, error: RunError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(error);
         self.break_up();
     }
 
     pub fn failure(&self) -> Option<RunError> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     pub fn has_failed(&self) -> bool {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 
     /// The workers are done: the checkpoint thread may end.

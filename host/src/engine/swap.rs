@@ -29,12 +29,22 @@ impl SwapOrder {
     ) -> Self {
         let digest = component.digest().to_owned();
         let instances = instances.into_iter().map(|i| Mutex::new(Some(i))).collect();
-        Self { step, step_name, digest, file, instances, done }
+        Self {
+            step,
+            step_name,
+            digest,
+            file,
+            instances,
+            done,
+        }
     }
 
     /// The instance of one worker; each takes its own once.
     pub fn take(&self, worker: usize) -> Option<Instance> {
-        self.instances[worker].lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.instances[worker]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// The checkpoint that names this version is decided.
@@ -46,16 +56,26 @@ impl SwapOrder {
 
 impl std::fmt::Debug for SwapOrder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SwapOrder").field("step", &self.step_name).field("digest", &self.digest).finish_non_exhaustive()
+        f.debug_struct("SwapOrder")
+            .field("step", &self.step_name)
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
     }
 }
 
 /// Why version `new` cannot take over from `old`: every difference, or nothing.
-pub fn differences(old: (&Description, &PluginPlan), new: (&Description, &PluginPlan)) -> Vec<String> {
+pub fn differences(
+    old: (&Description, &PluginPlan),
+    new: (&Description, &PluginPlan),
+) -> Vec<String> {
     let mut all = Vec::new();
     let (was, is) = (old.0, new.0);
     if was.state != is.state {
-        all.push(format!("state layout: {} in force, {} in the new version", layout(was.state), layout(is.state)));
+        all.push(format!(
+            "state layout: {} in force, {} in the new version",
+            layout(was.state),
+            layout(is.state)
+        ));
     }
     if was.state_version != is.state_version {
         all.push(format!(
@@ -64,10 +84,16 @@ pub fn differences(old: (&Description, &PluginPlan), new: (&Description, &Plugin
         ));
     }
     if was.alarms != is.alarms {
-        all.push(format!("alarms: {:?} in force, {:?} in the new version", was.alarms, is.alarms));
+        all.push(format!(
+            "alarms: {:?} in force, {:?} in the new version",
+            was.alarms, is.alarms
+        ));
     }
     if was.order != is.order {
-        all.push(format!("order: {:?} in force, {:?} in the new version", was.order, is.order));
+        all.push(format!(
+            "order: {:?} in force, {:?} in the new version",
+            was.order, is.order
+        ));
     }
     ports(old.1, new.1, &mut all);
     all
@@ -76,13 +102,29 @@ pub fn differences(old: (&Description, &PluginPlan), new: (&Description, &Plugin
 fn ports(old: &PluginPlan, new: &PluginPlan, all: &mut Vec<String>) {
     for port in &old.ports {
         match new.ports.iter().find(|p| p.name == port.name) {
-            None => all.push(format!("port `{}` is missing in the new version", port.name)),
+            None => all.push(format!(
+                "port `{}` is missing in the new version",
+                port.name
+            )),
             Some(p) if p.new_rows != port.new_rows => {
-                all.push(format!("port `{}`: one version makes new rows, the other passes rows on", port.name));
+                all.push(format!(
+                    "port `{}`: one version makes new rows, the other passes rows on",
+                    port.name
+                ));
             }
             Some(p) => {
                 let columns = |p: &crate::plugin::PluginPort| {
-                    p.adds.iter().map(|f| format!("{} {}{}", f.name(), f.data_type(), if f.is_nullable() { "?" } else { "" })).collect::<Vec<_>>()
+                    p.adds
+                        .iter()
+                        .map(|f| {
+                            format!(
+                                "{} {}{}",
+                                f.name(),
+                                f.data_type(),
+                                if f.is_nullable() { "?" } else { "" }
+                            )
+                        })
+                        .collect::<Vec<_>>()
                 };
                 if columns(p) != columns(port) {
                     all.push(format!(
@@ -95,12 +137,23 @@ fn ports(old: &PluginPlan, new: &PluginPlan, all: &mut Vec<String>) {
             }
         }
     }
-    for port in new.ports.iter().filter(|p| old.ports.iter().all(|o| o.name != p.name)) {
-        all.push(format!("port `{}` is new; a new port needs a restart", port.name));
+    for port in new
+        .ports
+        .iter()
+        .filter(|p| old.ports.iter().all(|o| o.name != p.name))
+    {
+        all.push(format!(
+            "port `{}` is new; a new port needs a restart",
+            port.name
+        ));
     }
     let order = |p: &PluginPlan| p.ports.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
     if all.is_empty() && order(old) != order(new) {
-        all.push(format!("ports stand as {:?} in force, as {:?} in the new version", order(old), order(new)));
+        all.push(format!(
+            "ports stand as {:?} in force, as {:?} in the new version",
+            order(old),
+            order(new)
+        ));
     }
 }
 

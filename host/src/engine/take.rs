@@ -52,16 +52,27 @@ pub struct RefusedRecord {
 
 impl SourceTask {
     /// Reads what is there, up to the limits; waits at most `wait` for a first record. `now` is wall time.
-    pub fn poll(&mut self, wait: Duration, now: Micros, rate: &RateLimit, elapsed: Duration) -> Result<(), ConnectorError> {
+    pub fn poll(
+        &mut self,
+        wait: Duration,
+        now: Micros,
+        rate: &RateLimit,
+        elapsed: Duration,
+    ) -> Result<(), ConnectorError> {
         let left = self.per_epoch.saturating_sub(self.rows.records);
         let max = rate.allow(left, elapsed);
         if max == 0 {
             return Ok(());
         }
         let (decoder, rows, number) = (&mut self.decoder, &mut self.rows, self.number);
-        let ahead_max = self.event_time.as_ref().map(|t| now.saturating_add(t.max_ahead));
+        let ahead_max = self
+            .event_time
+            .as_ref()
+            .map(|t| now.saturating_add(t.max_ahead));
         let before = rows.records;
-        let result = self.reader.poll(max, wait, &mut |record| rows.add(record, number, &mut **decoder, ahead_max));
+        let result = self.reader.poll(max, wait, &mut |record| {
+            rows.add(record, number, &mut **decoder, ahead_max)
+        });
         rate.give_back(max - (self.rows.records - before).min(max));
         result
     }
@@ -102,7 +113,13 @@ impl SourceTask {
 }
 
 impl Rows {
-    fn add(&mut self, record: Record<'_>, source: u16, decoder: &mut dyn Decoder, ahead_max: Option<Micros>) {
+    fn add(
+        &mut self,
+        record: Record<'_>,
+        source: u16,
+        decoder: &mut dyn Decoder,
+        ahead_max: Option<Micros>,
+    ) {
         self.records += 1;
         let decoded = match record.value {
             None => Err("the record has no value (a tombstone)".to_owned()),
@@ -114,16 +131,28 @@ impl Rows {
         let checked = decoded.and_then(|time| match ahead_max {
             Some(max) if time > max => {
                 decoder.undo();
-                Err("its event time is further ahead of the clock than `max_ahead` allows".to_owned())
+                Err(
+                    "its event time is further ahead of the clock than `max_ahead` allows"
+                        .to_owned(),
+                )
             }
             _ => Ok(time),
         });
         match checked {
             Ok(time) => {
-                self.inputs.push(InputId { source, partition: record.partition }.pack());
+                self.inputs.push(
+                    InputId {
+                        source,
+                        partition: record.partition,
+                    }
+                    .pack(),
+                );
                 self.numbers.push(record.number);
                 self.times.push(time);
-                self.highest.entry(record.partition).and_modify(|h| *h = time.max(*h)).or_insert(time);
+                self.highest
+                    .entry(record.partition)
+                    .and_modify(|h| *h = time.max(*h))
+                    .or_insert(time);
             }
             Err(reason) => self.refused.push(RefusedRecord {
                 partition: record.partition,

@@ -77,14 +77,24 @@ impl Versions {
     ) -> Result<BTreeMap<usize, InForce>, RunError> {
         let mut all = BTreeMap::new();
         for (index, step) in plan.steps.iter().enumerate() {
-            let Operator::Plugin(plugin) = &step.operator else { continue };
+            let Operator::Plugin(plugin) = &step.operator else {
+                continue;
+            };
             self.keep(&plugin.component)?;
-            let entry = meta.steps.entry(step.name.clone()).or_default().plugin.get_or_insert_default();
+            let entry = meta
+                .steps
+                .entry(step.name.clone())
+                .or_default()
+                .plugin
+                .get_or_insert_default();
             let in_file = plugin.component.digest();
             let component = if entry.digest.is_empty() || entry.digest == in_file {
                 plugin.component.clone()
             } else {
-                let old = runtime.load(&format!("version {} of step {}", entry.digest, step.name), &self.read(&entry.digest)?)?;
+                let old = runtime.load(
+                    &format!("version {} of step {}", entry.digest, step.name),
+                    &self.read(&entry.digest)?,
+                )?;
                 if entry.from_file == in_file {
                     old
                 } else {
@@ -105,7 +115,12 @@ impl Versions {
 
 impl InForce {
     /// A configured instance for one worker.
-    pub fn instantiate(&self, plan: &Plan, step: usize, tables: &Arc<TableSet>) -> Result<Instance, RunError> {
+    pub fn instantiate(
+        &self,
+        plan: &Plan,
+        step: usize,
+        tables: &Arc<TableSet>,
+    ) -> Result<Instance, RunError> {
         Ok(self.component.instantiate(setup(plan, step, tables))?)
     }
 }
@@ -132,21 +147,40 @@ pub fn plugin_of(plan: &Plan, step: usize) -> Option<&Plugin> {
 }
 
 /// Whether `new` can take over from `old` in a step; the reasons if not.
-pub fn check(plan: &Plan, step: usize, tables: &Arc<TableSet>, old: &Arc<Component>, new: &Arc<Component>) -> Result<(), String> {
+pub fn check(
+    plan: &Plan,
+    step: usize,
+    tables: &Arc<TableSet>,
+    old: &Arc<Component>,
+    new: &Arc<Component>,
+) -> Result<(), String> {
     if old.kind() != new.kind() {
-        return Err(format!("the version in force is a {:?} plugin, the new one a {:?} plugin", old.kind(), new.kind()));
+        return Err(format!(
+            "the version in force is a {:?} plugin, the new one a {:?} plugin",
+            old.kind(),
+            new.kind()
+        ));
     }
     let plan_of = |component: &Arc<Component>| {
-        component.instantiate(setup(plan, step, tables)).map(|i| i.plan().clone()).map_err(|e| e.to_string())
+        component
+            .instantiate(setup(plan, step, tables))
+            .map(|i| i.plan().clone())
+            .map_err(|e| e.to_string())
     };
     let (was, is) = (plan_of(old)?, plan_of(new)?);
     let all = differences((old.description(), &was), (new.description(), &is));
     if all.is_empty() {
         return Ok(());
     }
-    Err(format!("the new version does not fit the running step; nothing was changed\n  - {}", all.join("\n  - ")))
+    Err(format!(
+        "the new version does not fit the running step; nothing was changed\n  - {}",
+        all.join("\n  - ")
+    ))
 }
 
 fn unusable(path: &Path, cause: &std::io::Error) -> StateError {
-    StateError::Unusable { dir: path.to_owned(), cause: cause.to_string() }
+    StateError::Unusable {
+        dir: path.to_owned(),
+        cause: cause.to_string(),
+    }
 }

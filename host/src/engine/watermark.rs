@@ -40,12 +40,22 @@ struct PartitionTime {
 impl SourceTime {
     /// A source without event time has no watermark until its end.
     pub fn new(lateness: Micros, idle_after: Duration) -> Self {
-        Self { lateness, idle_after, partitions: BTreeMap::new(), watermark: NO_TIME }
+        Self {
+            lateness,
+            idle_after,
+            partitions: BTreeMap::new(),
+            watermark: NO_TIME,
+        }
     }
 
     /// Adds a partition; `highest` and the watermark come from a checkpoint, or are [`NO_TIME`].
     pub fn add(&mut self, partition: u32, highest: Micros, now: Duration) {
-        let time = PartitionTime { highest, heard: now, caught_up: false, finished: false };
+        let time = PartitionTime {
+            highest,
+            heard: now,
+            caught_up: false,
+            finished: false,
+        };
         self.partitions.insert(partition, time);
     }
 
@@ -55,8 +65,17 @@ impl SourceTime {
     }
 
     /// What an epoch took from `partition`: the highest valid event time in it, if any.
-    pub fn observe(&mut self, partition: u32, highest: Option<Micros>, caught_up: bool, finished: bool, now: Duration) {
-        let Some(p) = self.partitions.get_mut(&partition) else { return };
+    pub fn observe(
+        &mut self,
+        partition: u32,
+        highest: Option<Micros>,
+        caught_up: bool,
+        finished: bool,
+        now: Duration,
+    ) {
+        let Some(p) = self.partitions.get_mut(&partition) else {
+            return;
+        };
         if let Some(time) = highest {
             p.highest = p.highest.max(time);
             p.heard = now;
@@ -67,11 +86,19 @@ impl SourceTime {
 
     /// The source's watermark now.
     pub fn advance(&mut self, mode: Mode, now: Duration) -> Micros {
-        let active = self.partitions.values().filter(|p| !self.is_idle(p, mode, now));
+        let active = self
+            .partitions
+            .values()
+            .filter(|p| !self.is_idle(p, mode, now));
         let next = match active.map(|p| self.partition_watermark(p, mode)).min() {
             Some(least) => least,
             // All are idle: nobody is left to wait for, so the furthest counts.
-            None => self.partitions.values().map(|p| self.partition_watermark(p, mode)).max().unwrap_or(NO_TIME),
+            None => self
+                .partitions
+                .values()
+                .map(|p| self.partition_watermark(p, mode))
+                .max()
+                .unwrap_or(NO_TIME),
         };
         self.watermark = self.watermark.max(next);
         self.watermark
@@ -83,18 +110,31 @@ impl SourceTime {
 
     /// The highest event time seen by partition, for the checkpoint.
     pub fn highest(&self) -> BTreeMap<u32, Micros> {
-        self.partitions.iter().map(|(&id, p)| (id, p.highest)).collect()
+        self.partitions
+            .iter()
+            .map(|(&id, p)| (id, p.highest))
+            .collect()
     }
 
     /// Partitions that hold the watermark where it is: only they can move it.
     pub fn holding(&self, mode: Mode, now: Duration) -> Vec<u32> {
-        let active = || self.partitions.iter().filter(|(_, p)| !self.is_idle(p, mode, now));
-        let least = active().map(|(_, p)| self.partition_watermark(p, mode)).min();
-        active().filter(|(_, p)| Some(self.partition_watermark(p, mode)) == least).map(|(&id, _)| id).collect()
+        let active = || {
+            self.partitions
+                .iter()
+                .filter(|(_, p)| !self.is_idle(p, mode, now))
+        };
+        let least = active()
+            .map(|(_, p)| self.partition_watermark(p, mode))
+            .min();
+        active()
+            .filter(|(_, p)| Some(self.partition_watermark(p, mode)) == least)
+            .map(|(&id, _)| id)
+            .collect()
     }
 
     fn partition_watermark(&self, p: &PartitionTime, mode: Mode) -> Micros {
-        let ended = p.finished && (mode == Mode::UntilEnd || mode == Mode::KeepOpen && p.highest == NO_TIME);
+        let ended = p.finished
+            && (mode == Mode::UntilEnd || mode == Mode::KeepOpen && p.highest == NO_TIME);
         if ended {
             END_OF_TIME
         } else if p.highest == NO_TIME {
@@ -128,7 +168,11 @@ mod tests {
     fn the_slowest_partition_leads() {
         let mut s = source(2);
         s.observe(0, Some(100), false, false, S);
-        assert_eq!(s.advance(Mode::Streaming, S), NO_TIME, "partition 1 has shown no time yet");
+        assert_eq!(
+            s.advance(Mode::Streaming, S),
+            NO_TIME,
+            "partition 1 has shown no time yet"
+        );
         s.observe(1, Some(50), false, false, S);
         assert_eq!(s.advance(Mode::Streaming, S), 45);
         assert_eq!(s.holding(Mode::Streaming, S), [1]);
@@ -143,7 +187,11 @@ mod tests {
         s.observe(1, None, false, false, S);
         assert_eq!(s.advance(Mode::Streaming, 1_000 * S), NO_TIME);
         s.observe(1, None, true, false, 1_000 * S);
-        assert_eq!(s.advance(Mode::Streaming, 1_000 * S), 95, "caught up and silent: idle");
+        assert_eq!(
+            s.advance(Mode::Streaming, 1_000 * S),
+            95,
+            "caught up and silent: idle"
+        );
         s.observe(1, Some(60), true, false, 1_000 * S);
         assert_eq!(s.advance(Mode::Streaming, 1_001 * S), 95);
     }
@@ -153,7 +201,11 @@ mod tests {
         let mut s = source(2);
         s.observe(0, Some(100), true, false, 40 * S);
         s.observe(1, None, true, false, 40 * S);
-        assert_eq!(s.advance(Mode::Streaming, 40 * S), 95, "partition 1 gave no valid time for 40 s");
+        assert_eq!(
+            s.advance(Mode::Streaming, 40 * S),
+            95,
+            "partition 1 gave no valid time for 40 s"
+        );
     }
 
     #[test]

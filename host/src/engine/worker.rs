@@ -74,9 +74,22 @@ impl From<ConnectorError> for Stop {
 }
 
 impl Worker {
-    pub fn new(index: usize, sources: Vec<SourceTask>, steps: Vec<StepTask>, shared: Arc<Shared>) -> Self {
+    pub fn new(
+        index: usize,
+        sources: Vec<SourceTask>,
+        steps: Vec<StepTask>,
+        shared: Arc<Shared>,
+    ) -> Self {
         let paused = shared.plan.sources.iter().map(|_| Vec::new()).collect();
-        Self { index, sources, steps, shared, active: false, drain: false, paused }
+        Self {
+            index,
+            sources,
+            steps,
+            shared,
+            active: false,
+            drain: false,
+            paused,
+        }
     }
 
     /// Epochs until one is the last. A failure is left in [`Shared`].
@@ -121,15 +134,25 @@ impl Worker {
             let now = clock.now();
             for task in &mut self.sources {
                 before += task.rows.records;
-                task.poll(Duration::ZERO, now, &self.shared.rates[task.source], clock.elapsed())?;
+                task.poll(
+                    Duration::ZERO,
+                    now,
+                    &self.shared.rates[task.source],
+                    clock.elapsed(),
+                )?;
                 after += task.rows.records;
             }
             let passed = clock.elapsed().saturating_sub(start);
-            if after > 0 && (after == before || passed.as_millis() as u64 >= limits::EPOCH_TAKE_MS_MAX) {
+            if after > 0
+                && (after == before || passed.as_millis() as u64 >= limits::EPOCH_TAKE_MS_MAX)
+            {
                 break;
             }
             if after == 0 {
-                if self.shared.is_awaited() || passed.as_millis() as u64 >= limits::EPOCH_IDLE_WAIT_MS || self.all_read() {
+                if self.shared.is_awaited()
+                    || passed.as_millis() as u64 >= limits::EPOCH_IDLE_WAIT_MS
+                    || self.all_read()
+                {
                     break;
                 }
                 clock.wait(IDLE_SLICE);
@@ -142,7 +165,9 @@ impl Worker {
     }
 
     fn all_read(&self) -> bool {
-        self.sources.iter().all(|t| t.reader.progress().iter().all(|p| p.finished))
+        self.sources
+            .iter()
+            .all(|t| t.reader.progress().iter().all(|p| p.finished))
     }
 
     fn collect(&mut self) -> Result<(Flow, Vec<DeadLetter>), Stop> {
@@ -151,7 +176,10 @@ impl Worker {
         let mut sources = vec![Vec::new(); plan.sources.len()];
         for task in &mut self.sources {
             let source = &plan.sources[task.source];
-            add(&metrics.sources[task.source].records, std::mem::take(&mut task.rows.records));
+            add(
+                &metrics.sources[task.source].records,
+                std::mem::take(&mut task.rows.records),
+            );
             sources[task.source].extend(task.finish());
             let opened = &self.shared.sources[task.source];
             let describe = |r: &RefusedRecord| opened.describe(r.partition, r.number);
@@ -175,20 +203,30 @@ impl Worker {
                 }));
             }
         }
-        let ports = plan.steps.iter().map(|s| vec![Vec::new(); s.ports.len()]).collect();
+        let ports = plan
+            .steps
+            .iter()
+            .map(|s| vec![Vec::new(); s.ports.len()])
+            .collect();
         Ok((Flow { sources, ports }, letters))
     }
 
     fn report(&mut self) -> Report {
         let plan = &self.shared.plan;
         let full = |(i, task): (usize, &StepTask)| {
-            let Operator::Plugin(p) = &plan.steps[i].operator else { return None };
+            let Operator::Plugin(p) = &plan.steps[i].operator else {
+                return None;
+            };
             let held = task.step.gauges().waiting_bytes;
             (held > p.limits.wait / plan.host.workers).then_some((i, held))
         };
         let full = self.steps.iter().enumerate().filter_map(full).collect();
         Report {
-            sources: self.sources.iter_mut().map(|t| (t.source, t.progress())).collect(),
+            sources: self
+                .sources
+                .iter_mut()
+                .map(|t| (t.source, t.progress()))
+                .collect(),
             active: self.active,
             full,
         }
@@ -201,7 +239,12 @@ impl Worker {
         for task in &mut self.sources {
             let mine: Vec<u32> = task.reader.progress().iter().map(|p| p.partition).collect();
             let paused = &decision.paused[task.source];
-            task.reader.pause(&mine.into_iter().filter(|p| paused.contains(p)).collect::<Vec<_>>());
+            task.reader.pause(
+                &mine
+                    .into_iter()
+                    .filter(|p| paused.contains(p))
+                    .collect::<Vec<_>>(),
+            );
         }
         self.paused = decision.paused.clone();
     }
@@ -218,16 +261,30 @@ impl Worker {
             }
             for batch in batches {
                 add(&metrics.rows_in, batch.rows());
-                task.step.process(input, batch, &mut out).map_err(|e| step_error(&plan.name, e))?;
+                task.step
+                    .process(input, batch, &mut out)
+                    .map_err(|e| step_error(&plan.name, e))?;
             }
         }
-        let tick = Tick { watermark: decision.watermarks[index], now: decision.now };
-        task.step.tick(tick, &mut out).map_err(|e| step_error(&plan.name, e))?;
+        let tick = Tick {
+            watermark: decision.watermarks[index],
+            now: decision.now,
+        };
+        task.step
+            .tick(tick, &mut out)
+            .map_err(|e| step_error(&plan.name, e))?;
         metrics.set_gauges(self.index, task.step.gauges());
-        add(&metrics.rows_out, out.ports.iter().flatten().map(Batch::rows).sum());
+        add(
+            &metrics.rows_out,
+            out.ports.iter().flatten().map(Batch::rows).sum(),
+        );
         self.active |= out.ports.iter().any(|p| !p.is_empty());
         add(&metrics.dead_letters, out.refused.len());
-        let letters: Vec<_> = out.refused.into_iter().map(|r| shared.step_letter(&plan.name, r)).collect();
+        let letters: Vec<_> = out
+            .refused
+            .into_iter()
+            .map(|r| shared.step_letter(&plan.name, r))
+            .collect();
         shared.dead_letters(&letters)?;
         flow.ports[index] = out.ports;
         Ok(())
@@ -246,10 +303,16 @@ impl Worker {
     }
 
     fn checkpoint(&mut self, number: u64, decision: &Decision) -> Result<(), Stop> {
-        let deltas: Vec<Delta> = self.steps.iter_mut().map(|s| s.step.freeze(number, self.index)).collect();
+        let deltas: Vec<Delta> = self
+            .steps
+            .iter_mut()
+            .map(|s| s.step.freeze(number, self.index))
+            .collect();
         self.shared.freeze(self.index, number, decision, deltas)?;
         if let Some(swap) = &decision.swap {
-            let instance = swap.take(self.index).ok_or_else(|| RunError::Worker("a swap came twice".into()))?;
+            let instance = swap
+                .take(self.index)
+                .ok_or_else(|| RunError::Worker("a swap came twice".into()))?;
             self.steps[swap.step].step.swap(instance);
         }
         self.shared.resumed();
@@ -279,14 +342,20 @@ impl Shared {
     fn dead_letters(&self, letters: &[DeadLetter]) -> Result<(), RunError> {
         if !letters.is_empty() {
             self.dead_letters.write(letters)?;
-            self.metrics.dead_letters.fetch_add(letters.len() as u64, Relaxed);
+            self.metrics
+                .dead_letters
+                .fetch_add(letters.len() as u64, Relaxed);
         }
         Ok(())
     }
 
     /// A row that a step refused, with the record it came from as far as that is known.
     fn step_letter(&self, step: &str, refused: Refused) -> DeadLetter {
-        let origin = refused.row.as_ref().and_then(|r| r.origins.as_ref()).map(|o| (InputId::unpack(o.inputs[0]), o.offsets[0]));
+        let origin = refused
+            .row
+            .as_ref()
+            .and_then(|r| r.origins.as_ref())
+            .map(|o| (InputId::unpack(o.inputs[0]), o.offsets[0]));
         let position = origin.and_then(|(input, number)| {
             let source = self.source_ids.iter().position(|&id| id == input.source)?;
             Some(self.sources[source].describe(input.partition, number))
@@ -295,7 +364,9 @@ impl Shared {
             place: Place::Step(step.to_owned()),
             position: position.unwrap_or_default(),
             reason: refused.reason,
-            raw: refused.row.map_or(Raw::None, |row| Raw::Row(row_json(&row.columns, 0))),
+            raw: refused
+                .row
+                .map_or(Raw::None, |row| Raw::Row(row_json(&row.columns, 0))),
             plugin: refused.plugin,
             key: refused.key,
         }

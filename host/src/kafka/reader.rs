@@ -205,7 +205,10 @@ impl Reader for KafkaReader {
         };
         let held = list(&mut self.parts.iter().filter(|p| partitions.contains(&p.id)));
         let free = list(&mut self.parts.iter().filter(|p| !partitions.contains(&p.id)));
-        for result in [batches.consumer().pause(&held), batches.consumer().resume(&free)] {
+        for result in [
+            batches.consumer().pause(&held),
+            batches.consumer().resume(&free),
+        ] {
             if let Err(error) = result {
                 // A partition that is read all the same only fills the buffer it was to spare.
                 tracing::debug!("{}: {}", self.link.place(), cause(&error));

@@ -93,7 +93,13 @@ fn read(path: &Path, overrides: &Overrides) -> Result<Draft, Report> {
 
 /// The text of the file; otherwise what can be shown of it, where it is wrong, and why.
 fn read_text(path: &Path) -> Result<String, (String, usize, String)> {
-    let unreadable = |cause: String| (String::new(), 0, format!("the pipeline file cannot be read: {cause}"));
+    let unreadable = |cause: String| {
+        (
+            String::new(),
+            0,
+            format!("the pipeline file cannot be read: {cause}"),
+        )
+    };
     let about = std::fs::metadata(path).map_err(|e| unreadable(e.to_string()))?;
     if about.is_dir() {
         return Err(unreadable("it is a directory".into()));

@@ -37,7 +37,12 @@ pub fn describe(plan: &Plan) -> String {
     for sink in &plan.sinks {
         let from: Vec<_> = sink.inputs.iter().map(|i| i.label.as_str()).collect();
         let to = sink_place(&sink.connector);
-        line(&mut out, "sink", &sink.name, &format!("{} -> {to}", from.join(", ")));
+        line(
+            &mut out,
+            "sink",
+            &sink.name,
+            &format!("{} -> {to}", from.join(", ")),
+        );
     }
     let dead = match &plan.dead_letters {
         DeadLetters::Kafka { cluster, topic } => kafka_place(cluster, topic),
@@ -112,7 +117,11 @@ fn step_about(plan: &Plan, step: &Step) -> String {
         String::new()
     } else {
         let schema = input_schema(plan, step.inputs[0]);
-        let names: Vec<_> = step.key.iter().map(|i| schema.field(*i).name().as_str()).collect();
+        let names: Vec<_> = step
+            .key
+            .iter()
+            .map(|i| schema.field(*i).name().as_str())
+            .collect();
         format!(" by {}", names.join(", "))
     };
     format!("{} -> {operator}{key}", from.join(", "))

@@ -152,7 +152,11 @@ impl Report {
             (0, 0) => format!("no mistakes in {file}"),
             (0, w) => format!("{} in {file}", count(w, "warning")),
             (e, 0) => format!("{} in {file}", count(e, "error")),
-            (e, w) => format!("{} and {} in {file}", count(e, "error"), count(w, "warning")),
+            (e, w) => format!(
+                "{} and {} in {file}",
+                count(e, "error"),
+                count(w, "warning")
+            ),
         }
     }
 
@@ -165,7 +169,11 @@ impl Report {
         *out += &format!("{word}: {}\n", visible(&d.message));
         *out += &format!("{margin}--> {file}:{}:{}\n", place.line, place.column);
         // A file that could not be read has no line to show.
-        if self.texts.get(d.span.text).is_some_and(|t| !t.text.is_empty()) {
+        if self
+            .texts
+            .get(d.span.text)
+            .is_some_and(|t| !t.text.is_empty())
+        {
             let (line, blank, carets) = self.excerpt(d.span);
             *out += &format!("{margin} {bar}\n{number} {bar} {line}\n");
             let label = visible(&d.label);

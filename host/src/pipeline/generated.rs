@@ -36,7 +36,11 @@ pub fn columns(kind: GenerateKind) -> (SchemaRef, Vec<Vec<String>>, EventTime) {
         ],
     };
     let schema = Arc::new(Schema::new(fields));
-    let paths = schema.fields().iter().map(|f| vec![f.name().clone()]).collect();
+    let paths = schema
+        .fields()
+        .iter()
+        .map(|f| vec![f.name().clone()])
+        .collect();
     let event_time = EventTime {
         column: schema.index_of("timestamp").expect("both kinds have it"),
         lateness: 300 * MICROS_PER_SECOND,

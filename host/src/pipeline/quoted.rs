@@ -88,10 +88,7 @@ fn hex(rest: &str, digits: usize) -> (usize, usize) {
         .get(2..2 + digits)
         .and_then(|h| u32::from_str_radix(h, 16).ok())
         .and_then(char::from_u32);
-    (
-        (2 + digits).min(rest.len()),
-        code.map_or(1, char::len_utf8),
-    )
+    ((2 + digits).min(rest.len()), code.map_or(1, char::len_utf8))
 }
 
 #[cfg(test)]

@@ -283,7 +283,9 @@ impl<'t, 'f> Reader<'t, 'f> {
             }
             let help = values::suggestion(key, self.asked.iter().copied(), "known keys");
             let message = format!("unknown key `{key}` in {}", self.place);
-            self.findings.error(entry.key.span, message).maybe_help(help);
+            self.findings
+                .error(entry.key.span, message)
+                .maybe_help(help);
         }
     }
 }

@@ -93,9 +93,7 @@ pub fn hide(texts: &mut Texts, text: u16) {
 
 /// The value after the next `=` of the line, if it is written out; up to its closing quote or to the end of the line.
 fn value_after(source: &str, from: usize) -> Option<std::ops::Range<usize>> {
-    let line_end = source[from..]
-        .find('\n')
-        .map_or(source.len(), |i| from + i);
+    let line_end = source[from..].find('\n').map_or(source.len(), |i| from + i);
     let line = &source[from..line_end];
     let after = line.find('=')? + 1;
     // Another key on the way: the word was part of some value.
@@ -103,7 +101,10 @@ fn value_after(source: &str, from: usize) -> Option<std::ops::Range<usize>> {
     let start = from + after + skipped;
     let value = &source[start..line_end];
     let quote = value.chars().next()?;
-    if quote == '{' || quote == '[' || is_reference(value.get(..8.min(value.len())).unwrap_or(value)) {
+    if quote == '{'
+        || quote == '['
+        || is_reference(value.get(..8.min(value.len())).unwrap_or(value))
+    {
         return None;
     }
     if quote != '"' && quote != '\'' {
@@ -128,10 +129,19 @@ mod tests {
 
     #[test]
     fn names_of_secrets() {
-        for secret in ["sasl.password", "ssl.key.password", "ssl.key.pem", "SASL.Password"] {
+        for secret in [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.key.pem",
+            "SASL.Password",
+        ] {
             assert!(is_secret(secret), "{secret}");
         }
-        for open in ["sasl.username", "ssl.key.location", "sasl.oauthbearer.token.endpoint.url"] {
+        for open in [
+            "sasl.username",
+            "ssl.key.location",
+            "sasl.oauthbearer.token.endpoint.url",
+        ] {
             assert!(!is_secret(open), "{open}");
         }
     }

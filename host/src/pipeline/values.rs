@@ -197,7 +197,16 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(500_000));
         assert_eq!(duration("0s"), Ok(0));
         assert_eq!(duration("30d"), Ok(30 * 86_400 * MICROS_PER_SECOND));
-        for wrong in ["", "5", "m", "5 weeks", "-1s", "1.5h", "99999999999999999999s", "36526d"] {
+        for wrong in [
+            "",
+            "5",
+            "m",
+            "5 weeks",
+            "-1s",
+            "1.5h",
+            "99999999999999999999s",
+            "36526d",
+        ] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
@@ -220,9 +229,18 @@ mod tests {
     fn times_keep_their_offset() {
         assert_eq!(time("1970-01-01T00:00:00Z"), Ok(0));
         assert_eq!(time("2026-01-01T00:00:00Z"), Ok(1_767_225_600_000_000));
-        assert_eq!(time("2024-02-29T12:30:00.25+02:00"), Ok(1_709_202_600_250_000));
+        assert_eq!(
+            time("2024-02-29T12:30:00.25+02:00"),
+            Ok(1_709_202_600_250_000)
+        );
         assert_eq!(time("1969-12-31T23:59:59Z"), Ok(-1_000_000));
-        for wrong in ["", "2024-01-01", "2024-01-01T00:00:00", "12:00:00", "yesterday"] {
+        for wrong in [
+            "",
+            "2024-01-01",
+            "2024-01-01T00:00:00",
+            "12:00:00",
+            "yesterday",
+        ] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
     }

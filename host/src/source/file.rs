@@ -134,7 +134,10 @@ impl Source for FileSource {
                 end,
             ));
         }
-        Ok(Box::new(FileReader { files: readers, paused: false }))
+        Ok(Box::new(FileReader {
+            files: readers,
+            paused: false,
+        }))
     }
 
     fn header(&self) -> Option<Vec<u8>> {

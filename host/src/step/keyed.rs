@@ -13,7 +13,9 @@ use arrow::datatypes::SchemaRef;
 
 use crate::batch::Batch;
 use crate::limits;
-use crate::plugin::{AlarmClock, FailureRate, GroupStates, Instance, KeyedInput, KeyedOutcome, PortRows, StateLayout};
+use crate::plugin::{
+    AlarmClock, FailureRate, GroupStates, Instance, KeyedInput, KeyedOutcome, PortRows, StateLayout,
+};
 use crate::state::Delta;
 use crate::state::key::KeyEncoder;
 use crate::state::keyed::KeyedTable;
@@ -59,7 +61,11 @@ pub struct Keyed {
 
 impl Keyed {
     pub fn new(spec: KeyedSpec, instance: Instance) -> Result<Self, StepError> {
-        let types: Vec<_> = spec.key.iter().map(|&i| spec.input.field(i).data_type().clone()).collect();
+        let types: Vec<_> = spec
+            .key
+            .iter()
+            .map(|&i| spec.input.field(i).data_type().clone())
+            .collect();
         Ok(Self {
             encoder: KeyEncoder::new(&types).map_err(StepError::Failed)?,
             table: KeyedTable::new(instance.component().description().state, spec.key_groups),
@@ -75,7 +81,12 @@ impl Keyed {
 
     /// One call with rows and no due alarms: those come alone, after all rows of the epoch.
     fn call_rows(&mut self, batch: &Batch, now: Micros, out: &mut Output) -> Result<(), StepError> {
-        let columns: Vec<ArrayRef> = self.spec.key.iter().map(|&i| batch.columns.column(i).clone()).collect();
+        let columns: Vec<ArrayRef> = self
+            .spec
+            .key
+            .iter()
+            .map(|&i| batch.columns.column(i).clone())
+            .collect();
         let keys = self.encoder.encode(&columns, batch.rows());
         self.groups.begin();
         for row in 0..batch.rows() {
@@ -83,8 +94,10 @@ impl Keyed {
             self.groups.add(slot, row as u32);
         }
         let first = UInt32Array::from(std::mem::take(&mut self.groups.first_rows));
-        let keys: Vec<ArrayRef> =
-            columns.iter().map(|c| take(c, &first, None).expect("a group's first row is a row")).collect();
+        let keys: Vec<ArrayRef> = columns
+            .iter()
+            .map(|c| take(c, &first, None).expect("a group's first row is a row"))
+            .collect();
         let input = KeyedInput {
             reads: self.instance.reads(batch),
             group_of_row: std::mem::take(&mut self.groups.of_row),
@@ -98,9 +111,20 @@ impl Keyed {
         let group_of_row = input.group_of_row.clone();
         let alarms = input.alarms.clone();
         let done = self.instance.keyed(input).map_err(paused)?;
-        report(&done.outcome, batch, self.instance.component().digest(), out);
+        report(
+            &done.outcome,
+            batch,
+            self.instance.component().digest(),
+            out,
+        );
         let failed: Vec<u32> = done.outcome.failed.iter().map(|f| f.0).collect();
-        let call = Call { batch, group_of_row: &group_of_row, keys: &keys, alarms: &alarms, floor: self.watermark };
+        let call = Call {
+            batch,
+            group_of_row: &group_of_row,
+            keys: &keys,
+            alarms: &alarms,
+            floor: self.watermark,
+        };
         self.finish(done, &call, out);
         check_failures(&mut self.failures, batch.rows(), failed)
     }
@@ -112,7 +136,10 @@ impl Keyed {
         for slots in due.chunks(limits::CALL_ROWS_MAX) {
             self.groups.begin();
             slots.iter().for_each(|&slot| self.groups.push(slot));
-            let keys = self.encoder.decode_columns(slots.iter().map(|&s| self.table.key(s))).map_err(StepError::Failed)?;
+            let keys = self
+                .encoder
+                .decode_columns(slots.iter().map(|&s| self.table.key(s)))
+                .map_err(StepError::Failed)?;
             let empty = Batch {
                 columns: arrow::array::RecordBatch::new_empty(self.spec.input.clone()),
                 times: Vec::new().into(),
@@ -132,7 +159,13 @@ impl Keyed {
             let done = self.instance.keyed(input).map_err(paused)?;
             self.report_alarms(&done, slots, out);
             let failed: Vec<u32> = done.outcome.failed_alarms.iter().map(|f| f.0).collect();
-            let call = Call { batch: &empty, group_of_row: &[], keys: &keys, alarms: &alarms, floor: self.watermark };
+            let call = Call {
+                batch: &empty,
+                group_of_row: &[],
+                keys: &keys,
+                alarms: &alarms,
+                floor: self.watermark,
+            };
             self.finish(done, &call, out);
             check_failures(&mut self.failures, slots.len(), failed)?;
         }
@@ -145,8 +178,13 @@ impl Keyed {
             StateLayout::None => GroupStates::None,
             StateLayout::Fixed(width) => {
                 let mut words = Vec::with_capacity(slots.len() * width as usize);
-                slots.iter().for_each(|&s| words.extend_from_slice(self.table.words(s)));
-                GroupStates::Fixed { words, present: slots.iter().map(|&s| self.table.present(s)).collect() }
+                slots
+                    .iter()
+                    .for_each(|&s| words.extend_from_slice(self.table.words(s)));
+                GroupStates::Fixed {
+                    words,
+                    present: slots.iter().map(|&s| self.table.present(s)).collect(),
+                }
             }
             StateLayout::Blob => {
                 let (mut offsets, mut data) = (Vec::with_capacity(slots.len() + 1), Vec::new());
@@ -163,7 +201,12 @@ impl Keyed {
     fn gather_alarms(&self) -> Vec<Micros> {
         match self.instance.component().description().alarms {
             AlarmClock::None => Vec::new(),
-            _ => self.groups.slots.iter().map(|&s| self.table.alarm(s)).collect(),
+            _ => self
+                .groups
+                .slots
+                .iter()
+                .map(|&s| self.table.alarm(s))
+                .collect(),
         }
     }
 
@@ -193,7 +236,9 @@ impl Keyed {
         for (group, cause) in &done.outcome.failed_alarms {
             let key = self.encoder.decode(self.table.key(slots[*group as usize]));
             out.refused.push(Refused {
-                reason: format!("the plugin failed on an alarm of this key; the alarm is cleared: {cause}"),
+                reason: format!(
+                    "the plugin failed on an alarm of this key; the alarm is cleared: {cause}"
+                ),
                 row: None,
                 key: key.ok().map(serde_json::Value::Array),
                 plugin: Some(self.instance.component().digest().to_owned()),
@@ -207,7 +252,8 @@ impl Keyed {
             return batch;
         }
         let rows = 0..batch.rows() as u32;
-        let (late, timely): (Vec<u32>, Vec<u32>) = rows.partition(|&r| batch.times[r as usize] < self.watermark);
+        let (late, timely): (Vec<u32>, Vec<u32>) =
+            rows.partition(|&r| batch.times[r as usize] < self.watermark);
         self.late += late.len() as u64;
         out.push(late_port, batch.take(&late));
         batch.take(&timely)
@@ -252,20 +298,33 @@ impl Step for Keyed {
             Some(waiting) => waiting.freeze(checkpoint << 16 | worker as u64),
             None => (None, Vec::new()),
         };
-        Delta { changes, segments: segment.into_iter().collect(), dropped }
+        Delta {
+            changes,
+            segments: segment.into_iter().collect(),
+            dropped,
+        }
     }
 
     fn restore(&mut self, state: &mut dyn Restore) -> Result<(), StepError> {
         let table = &mut self.table;
-        state.entries(&mut |key, value| table.load(key, value).map_err(|e| e.to_string())).map_err(StepError::Failed)?;
+        state
+            .entries(&mut |key, value| table.load(key, value).map_err(|e| e.to_string()))
+            .map_err(StepError::Failed)?;
         self.watermark = state.watermark();
-        let Some(waiting) = &mut self.waiting else { return Ok(()) };
+        let Some(waiting) = &mut self.waiting else {
+            return Ok(());
+        };
         for (id, bytes) in state.segments().map_err(StepError::Failed)? {
             let (encoder, key) = (&mut self.encoder, &self.spec.key);
             let mut mine = |rows: &Batch| {
-                let columns: Vec<_> = key.iter().map(|&i| rows.columns.column(i).clone()).collect();
+                let columns: Vec<_> = key
+                    .iter()
+                    .map(|&i| rows.columns.column(i).clone())
+                    .collect();
                 let keys = encoder.encode(&columns, rows.rows());
-                (0..rows.rows() as u32).filter(|&r| state.owns(keys.hash(r as usize))).collect()
+                (0..rows.rows() as u32)
+                    .filter(|&r| state.owns(keys.hash(r as usize)))
+                    .collect()
             };
             waiting
                 .restore(id, &bytes, self.watermark, state.worker() == 0, &mut mine)
@@ -314,7 +373,8 @@ impl Groups {
 
     fn add(&mut self, slot: u32, row: u32) {
         if self.seen.len() <= slot as usize {
-            self.seen.resize((slot as usize + 1).next_power_of_two(), (0, 0));
+            self.seen
+                .resize((slot as usize + 1).next_power_of_two(), (0, 0));
         }
         let seen = &mut self.seen[slot as usize];
         if seen.0 != self.call {
@@ -345,16 +405,35 @@ impl Call<'_> {
     fn port_rows(&self, rows: PortRows, schema: &SchemaRef) -> Batch {
         match rows {
             PortRows::Kept { rows, added } => kept(&rows, added, self.batch, schema),
-            PortRows::New { columns, origin, times } => self.new_rows(columns, &origin, times, schema),
+            PortRows::New {
+                columns,
+                origin,
+                times,
+            } => self.new_rows(columns, &origin, times, schema),
         }
     }
 
     /// The key of the origin's group in front of the port's own columns.
-    fn new_rows(&self, columns: Vec<ArrayRef>, origin: &[u32], times: Option<Vec<Micros>>, schema: &SchemaRef) -> Batch {
+    fn new_rows(
+        &self,
+        columns: Vec<ArrayRef>,
+        origin: &[u32],
+        times: Option<Vec<Micros>>,
+        schema: &SchemaRef,
+    ) -> Batch {
         let rows = self.batch.rows() as u32;
-        let group = |o: u32| if o < rows { self.group_of_row[o as usize] } else { o - rows };
+        let group = |o: u32| {
+            if o < rows {
+                self.group_of_row[o as usize]
+            } else {
+                o - rows
+            }
+        };
         let groups = UInt32Array::from_iter_values(origin.iter().map(|&o| group(o)));
-        let keys = self.keys.iter().map(|k| take(k, &groups, None).expect("a group has a key"));
+        let keys = self
+            .keys
+            .iter()
+            .map(|k| take(k, &groups, None).expect("a group has a key"));
         let time = |(i, &o): (usize, &u32)| match &times {
             Some(times) if o < rows => times[i],
             Some(times) => times[i].max(self.floor),
@@ -362,7 +441,11 @@ impl Call<'_> {
             None => self.alarms[(o - rows) as usize].max(self.floor),
         };
         let times = origin.iter().enumerate().map(time).collect();
-        Batch { columns: record_batch(schema, keys.chain(columns).collect(), origin.len()), times, origins: None }
+        Batch {
+            columns: record_batch(schema, keys.chain(columns).collect(), origin.len()),
+            times,
+            origins: None,
+        }
     }
 }
 
@@ -372,7 +455,9 @@ fn write_back(table: &mut KeyedTable, slot: u32, state: &GroupStates, group: usi
         GroupStates::Fixed { words, present } => {
             let width = words.len() / present.len();
             if present[group] {
-                table.words_mut(slot).copy_from_slice(&words[group * width..(group + 1) * width]);
+                table
+                    .words_mut(slot)
+                    .copy_from_slice(&words[group * width..(group + 1) * width]);
             } else {
                 table.clear_state(slot);
             }

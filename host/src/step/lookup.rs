@@ -188,7 +188,13 @@ mod tests {
             [Some("books".to_string())]
         );
         lookup
-            .tick(Tick { watermark: 0, now: 0 }, &mut Output::new(1))
+            .tick(
+                Tick {
+                    watermark: 0,
+                    now: 0,
+                },
+                &mut Output::new(1),
+            )
             .unwrap();
         assert_eq!(
             added(&mut lookup, batch),

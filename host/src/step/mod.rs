@@ -58,7 +58,10 @@ pub trait Restore {
     /// True for key groups of this worker.
     fn owns(&self, hash: u64) -> bool;
     /// Every key of this worker with its value.
-    fn entries(&mut self, each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>) -> Result<(), String>;
+    fn entries(
+        &mut self,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
+    ) -> Result<(), String>;
     /// All segments of the step, of every worker, ascending by id.
     fn segments(&mut self) -> Result<Vec<(u64, Vec<u8>)>, String>;
 }

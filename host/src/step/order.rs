@@ -91,16 +91,28 @@ impl OrderBuffer {
         self.released = self.released.max(watermark);
         let mut ready = self.due(watermark);
         ready.sort_unstable();
-        ready.chunks(rows_max).map(|chunk| self.gather(chunk)).collect()
+        ready
+            .chunks(rows_max)
+            .map(|chunk| self.gather(chunk))
+            .collect()
     }
 
     /// The rows that arrived since the last freeze and still wait, as a segment, and the segments that are done with.
     pub fn freeze(&mut self, id: u64) -> (Option<(u64, Vec<u8>)>, Vec<u64>) {
-        let done: Vec<u64> =
-            self.segments.iter().filter(|&(_, &last)| last < self.released).map(|(&id, _)| id).collect();
+        let done: Vec<u64> = self
+            .segments
+            .iter()
+            .filter(|&(_, &last)| last < self.released)
+            .map(|(&id, _)| id)
+            .collect();
         done.iter().for_each(|id| drop(self.segments.remove(id)));
-        let fresh: Vec<Batch> = std::mem::take(&mut self.fresh).iter().filter_map(|b| self.still_waiting(b)).collect();
-        let Some(rows) = Batch::concat(&fresh) else { return (None, done) };
+        let fresh: Vec<Batch> = std::mem::take(&mut self.fresh)
+            .iter()
+            .filter_map(|b| self.still_waiting(b))
+            .collect();
+        let Some(rows) = Batch::concat(&fresh) else {
+            return (None, done);
+        };
         let last = rows.times.iter().copied().max().unwrap_or(NO_TIME);
         self.segments.insert(id, last);
         (Some((id, encode(&rows))), done)
@@ -119,7 +131,8 @@ impl OrderBuffer {
         self.released = self.released.max(watermark);
         let rows = decode(bytes, &self.schema)?;
         if owns {
-            self.segments.insert(id, rows.times.iter().copied().max().unwrap_or(NO_TIME));
+            self.segments
+                .insert(id, rows.times.iter().copied().max().unwrap_or(NO_TIME));
         }
         if let Some(rows) = self.still_waiting(&rows) {
             let kept = mine(&rows);
@@ -133,11 +146,25 @@ impl OrderBuffer {
     fn add(&mut self, batch: Batch) {
         let slab = self.slabs.entry(self.open).or_default();
         let first = slab.rows;
-        let origin = |row: usize| batch.origins.as_ref().map_or((0, 0), |o| (o.inputs[row], o.offsets[row]));
+        let origin = |row: usize| {
+            batch
+                .origins
+                .as_ref()
+                .map_or((0, 0), |o| (o.inputs[row], o.offsets[row]))
+        };
         for (row, &time) in batch.times.iter().enumerate() {
             let (input, offset) = origin(row);
-            let entry = Entry { time, input, offset, slab: self.open, row: (first + row) as u32 };
-            self.waiting.entry(time.div_euclid(MICROS_PER_SECOND)).or_default().push(entry);
+            let entry = Entry {
+                time,
+                input,
+                offset,
+                slab: self.open,
+                row: (first + row) as u32,
+            };
+            self.waiting
+                .entry(time.div_euclid(MICROS_PER_SECOND))
+                .or_default()
+                .push(entry);
         }
         let bytes = logical_bytes(&batch) + batch.rows() * size_of::<Entry>();
         slab.rows += batch.rows();
@@ -153,7 +180,10 @@ impl OrderBuffer {
     fn due(&mut self, watermark: Micros) -> Vec<Entry> {
         let second = watermark.div_euclid(MICROS_PER_SECOND);
         let later = self.waiting.split_off(&second);
-        let mut ready: Vec<Entry> = std::mem::replace(&mut self.waiting, later).into_values().flatten().collect();
+        let mut ready: Vec<Entry> = std::mem::replace(&mut self.waiting, later)
+            .into_values()
+            .flatten()
+            .collect();
         if let Some(partly) = self.waiting.get_mut(&second) {
             ready.extend(partly.extract_if(.., |e| e.time < watermark));
             if partly.is_empty() {
@@ -169,19 +199,29 @@ impl OrderBuffer {
         let mut indices = Vec::with_capacity(entries.len());
         for e in entries {
             let place = *places.entry(e.slab).or_insert_with(|| {
-                parts.push(self.slabs.get_mut(&e.slab).expect("a waiting row has its slab").whole());
+                parts.push(
+                    self.slabs
+                        .get_mut(&e.slab)
+                        .expect("a waiting row has its slab")
+                        .whole(),
+                );
                 parts.len() - 1
             });
             indices.push((place, e.row as usize));
         }
         let columns: Vec<&RecordBatch> = parts.iter().map(|p| &p.columns).collect();
-        let columns = interleave_record_batch(&columns, &indices).expect("slabs of one step have one schema");
+        let columns =
+            interleave_record_batch(&columns, &indices).expect("slabs of one step have one schema");
         let origins = parts.iter().all(|p| p.origins.is_some()).then(|| Origins {
             inputs: entries.iter().map(|e| e.input).collect(),
             offsets: entries.iter().map(|e| e.offset).collect(),
         });
         entries.iter().for_each(|e| self.leave(e.slab));
-        Batch { columns, times: entries.iter().map(|e| e.time).collect(), origins }
+        Batch {
+            columns,
+            times: entries.iter().map(|e| e.time).collect(),
+            origins,
+        }
     }
 
     /// One row of a slab is gone.
@@ -200,8 +240,9 @@ impl OrderBuffer {
     }
 
     fn still_waiting(&self, batch: &Batch) -> Option<Batch> {
-        let rows: Vec<u32> =
-            (0..batch.rows() as u32).filter(|&r| batch.times[r as usize] >= self.released).collect();
+        let rows: Vec<u32> = (0..batch.rows() as u32)
+            .filter(|&r| batch.times[r as usize] >= self.released)
+            .collect();
         match rows.len() {
             0 => None,
             n if n == batch.rows() => Some(batch.clone()),
@@ -220,7 +261,11 @@ impl Slab {
 }
 
 fn logical_bytes(batch: &Batch) -> usize {
-    let column = |c: &ArrayRef| c.to_data().get_slice_memory_size().unwrap_or_else(|_| c.get_array_memory_size());
+    let column = |c: &ArrayRef| {
+        c.to_data()
+            .get_slice_memory_size()
+            .unwrap_or_else(|_| c.get_array_memory_size())
+    };
     batch.columns.columns().iter().map(column).sum()
 }
 
@@ -236,9 +281,17 @@ fn encode(batch: &Batch) -> Vec<u8> {
         None => Arc::new(Int64Array::new_null(batch.rows())),
     };
     let times: ArrayRef = Arc::new(Int64Array::new(batch.times.clone(), None));
-    let columns = batch.columns.columns().iter().cloned().chain([times, inputs, offsets]).collect();
-    let columns = RecordBatch::try_new(segment_schema(&batch.schema()), columns).expect("columns fit their schema");
-    let mut writer = StreamWriter::try_new(Vec::new(), &columns.schema()).expect("writing to memory");
+    let columns = batch
+        .columns
+        .columns()
+        .iter()
+        .cloned()
+        .chain([times, inputs, offsets])
+        .collect();
+    let columns = RecordBatch::try_new(segment_schema(&batch.schema()), columns)
+        .expect("columns fit their schema");
+    let mut writer =
+        StreamWriter::try_new(Vec::new(), &columns.schema()).expect("writing to memory");
     writer.write(&columns).expect("writing to memory");
     writer.into_inner().expect("writing to memory")
 }
@@ -246,26 +299,53 @@ fn encode(batch: &Batch) -> Vec<u8> {
 fn segment_schema(schema: &Schema) -> SchemaRef {
     // Names are not unique by contract: columns go by position.
     let fields = schema.fields().iter().cloned();
-    let hidden = [("time", DataType::Int64), ("input", DataType::UInt64), ("offset", DataType::Int64)];
+    let hidden = [
+        ("time", DataType::Int64),
+        ("input", DataType::UInt64),
+        ("offset", DataType::Int64),
+    ];
     let hidden = hidden.map(|(name, ty)| Arc::new(Field::new(format!("_{name}"), ty, true)));
     Arc::new(Schema::new(fields.chain(hidden).collect::<Vec<_>>()))
 }
 
 fn decode(bytes: &[u8], schema: &SchemaRef) -> Result<Batch, String> {
     let mut reader = StreamReader::try_new(bytes, None).map_err(|e| e.to_string())?;
-    let read = reader.next().ok_or("the segment is empty")?.map_err(|e| e.to_string())?;
+    let read = reader
+        .next()
+        .ok_or("the segment is empty")?
+        .map_err(|e| e.to_string())?;
     let n = schema.fields().len();
     if read.num_columns() != n + HIDDEN_COLUMNS {
-        return Err(format!("the segment has {} columns, expected {}", read.num_columns(), n + HIDDEN_COLUMNS));
+        return Err(format!(
+            "the segment has {} columns, expected {}",
+            read.num_columns(),
+            n + HIDDEN_COLUMNS
+        ));
     }
-    let columns = RecordBatch::try_new(schema.clone(), read.columns()[..n].to_vec()).map_err(|e| e.to_string())?;
-    let int = |i: usize| read.column(n + i).as_any().downcast_ref::<Int64Array>().ok_or("not an int column");
-    let inputs = read.column(n + 1).as_any().downcast_ref::<UInt64Array>().ok_or("not an unsigned int column")?;
+    let columns = RecordBatch::try_new(schema.clone(), read.columns()[..n].to_vec())
+        .map_err(|e| e.to_string())?;
+    let int = |i: usize| {
+        read.column(n + i)
+            .as_any()
+            .downcast_ref::<Int64Array>()
+            .ok_or("not an int column")
+    };
+    let inputs = read
+        .column(n + 1)
+        .as_any()
+        .downcast_ref::<UInt64Array>()
+        .ok_or("not an unsigned int column")?;
     let offsets = int(2)?;
-    let origins = (inputs.null_count() == 0)
-        .then(|| Origins { inputs: inputs.values().clone(), offsets: offsets.values().clone() });
+    let origins = (inputs.null_count() == 0).then(|| Origins {
+        inputs: inputs.values().clone(),
+        offsets: offsets.values().clone(),
+    });
     let times: ScalarBuffer<i64> = int(0)?.values().clone();
-    Ok(Batch { columns, times, origins })
+    Ok(Batch {
+        columns,
+        times,
+        origins,
+    })
 }
 
 #[cfg(test)]
@@ -298,7 +378,11 @@ mod tests {
             let o = b.origins.clone().unwrap();
             (0..b.rows())
                 .map(|i| {
-                    assert_eq!(column.value(i), o.offsets[i], "columns and origins stay together");
+                    assert_eq!(
+                        column.value(i),
+                        o.offsets[i],
+                        "columns and origins stay together"
+                    );
                     (b.times[i], o.inputs[i] as u32, o.offsets[i])
                 })
                 .collect::<Vec<_>>()
@@ -311,7 +395,11 @@ mod tests {
         let mut b = OrderBuffer::new(schema());
         b.push(batch(&[(7, 1, 5), (7, 0, 9), (3, 1, 4)]));
         b.push(batch(&[(7, 0, 8)]));
-        assert_eq!(rows(&b.release(7, 10)), [(3, 1, 4)], "the watermark must be above a row");
+        assert_eq!(
+            rows(&b.release(7, 10)),
+            [(3, 1, 4)],
+            "the watermark must be above a row"
+        );
         assert_eq!(rows(&b.release(8, 10)), [(7, 0, 8), (7, 0, 9), (7, 1, 5)]);
         assert_eq!(b.bytes(), 0);
     }

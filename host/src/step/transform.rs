@@ -19,13 +19,21 @@ pub struct Transform {
 impl Transform {
     /// `ports`: the schema of each of the plugin's ports; `failed_max`: share of failing rows at which the pipeline pauses.
     pub fn new(instance: Instance, ports: Vec<SchemaRef>, failed_max: f64) -> Self {
-        Self { instance, ports, failures: FailureRate::new(failed_max) }
+        Self {
+            instance,
+            ports,
+            failures: FailureRate::new(failed_max),
+        }
     }
 
     fn call(&mut self, batch: &Batch, out: &mut Output) -> Result<(), StepError> {
         let outcome = self.instance.transform(batch).map_err(paused)?;
         report(&outcome, batch, self.instance.component().digest(), out);
-        check_failures(&mut self.failures, batch.rows(), outcome.failed.iter().map(|f| f.0))?;
+        check_failures(
+            &mut self.failures,
+            batch.rows(),
+            outcome.failed.iter().map(|f| f.0),
+        )?;
         for (port, parts) in outcome.ports.into_iter().enumerate() {
             for rows in parts {
                 out.push(port, port_rows(rows, batch, &self.ports[port]));
@@ -38,7 +46,10 @@ impl Transform {
 impl Step for Transform {
     fn process(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<(), StepError> {
         for start in (0..batch.rows()).step_by(limits::CALL_ROWS_MAX) {
-            self.call(&batch.slice(start, limits::CALL_ROWS_MAX.min(batch.rows() - start)), out)?;
+            self.call(
+                &batch.slice(start, limits::CALL_ROWS_MAX.min(batch.rows() - start)),
+                out,
+            )?;
         }
         Ok(())
     }
@@ -53,7 +64,10 @@ impl Step for Transform {
     }
 
     fn gauges(&self) -> Gauges {
-        Gauges { plugin_nanos: self.instance.nanos(), ..Gauges::default() }
+        Gauges {
+            plugin_nanos: self.instance.nanos(),
+            ..Gauges::default()
+        }
     }
 }
 
@@ -61,17 +75,38 @@ impl Step for Transform {
 fn port_rows(rows: PortRows, batch: &Batch, schema: &SchemaRef) -> Batch {
     match rows {
         PortRows::Kept { rows, added } => kept(&rows, added, batch, schema),
-        PortRows::New { columns, origin, times } => {
-            let times = times.map_or_else(|| origin.iter().map(|&o| batch.times[o as usize]).collect(), Into::into);
-            Batch { columns: record_batch(schema, columns, origin.len()), times, origins: None }
+        PortRows::New {
+            columns,
+            origin,
+            times,
+        } => {
+            let times = times.map_or_else(
+                || origin.iter().map(|&o| batch.times[o as usize]).collect(),
+                Into::into,
+            );
+            Batch {
+                columns: record_batch(schema, columns, origin.len()),
+                times,
+                origins: None,
+            }
         }
     }
 }
 
 /// Input rows `rows` with `added` columns behind their own.
 pub fn kept(rows: &[u32], added: Vec<ArrayRef>, batch: &Batch, schema: &SchemaRef) -> Batch {
-    let rows = if rows.len() == batch.rows() { batch.clone() } else { batch.take(rows) };
-    let columns = rows.columns.columns().iter().cloned().chain(added).collect();
+    let rows = if rows.len() == batch.rows() {
+        batch.clone()
+    } else {
+        batch.take(rows)
+    };
+    let columns = rows
+        .columns
+        .columns()
+        .iter()
+        .cloned()
+        .chain(added)
+        .collect();
     rows.with_columns(record_batch(schema, columns, rows.rows()))
 }
 

@@ -52,7 +52,10 @@ impl Driver {
     pub fn open(file: &Path, set: &[(&str, &str)]) -> Result<Option<Self>, RunError> {
         let refused = |r: crate::pipeline::Report| RunError::Refused(r.to_string());
         let mut overrides = Overrides::default();
-        overrides.set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        overrides.set = set
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         overrides.set.push(("host.workers".into(), "1".into()));
         let spec = load(file, &overrides).map_err(refused)?;
         let runtime = Runtime::new(None)?;
@@ -72,10 +75,16 @@ impl Driver {
         let worker = &mut self.engine.workers[0];
         let more = worker.epoch().map_err(|stop| match stop {
             Stop::Failed(error) => error,
-            Stop::Broken => self.engine.shared.failure().unwrap_or(RunError::Worker("stopped".into())),
+            Stop::Broken => self
+                .engine
+                .shared
+                .failure()
+                .unwrap_or(RunError::Worker("stopped".into())),
         })?;
         while let Ok(Job::Commit(frozen)) = self.engine.queue.try_recv() {
-            self.engine.checkpointer.commit(*frozen, &self.engine.shared)?;
+            self.engine
+                .checkpointer
+                .commit(*frozen, &self.engine.shared)?;
         }
         Ok(if more { Driven::On } else { Driven::Ended })
     }

@@ -221,7 +221,11 @@ pub(super) fn one_connector(r: &mut Reader, keys: &[&'static str], place: &str) 
         [first, second, ..] => {
             let message = format!("{place} has two connectors: `{first}` and `{second}`");
             let (a, b) = (r.key_span(first), r.key_span(second));
-            let later = if a.map(|s| s.start) > b.map(|s| s.start) { a } else { b };
+            let later = if a.map(|s| s.start) > b.map(|s| s.start) {
+                a
+            } else {
+                b
+            };
             r.findings
                 .error(later.unwrap_or(r.span), message)
                 .help("give each its own table");

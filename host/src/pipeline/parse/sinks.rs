@@ -63,7 +63,8 @@ fn file(r: &mut Reader) -> SinkConnector {
         let extension = path.value.rsplit('.').next().unwrap_or_default();
         let other = matches!(extension, "csv" | "parquet" | "avro" | "gz" | "zst");
         if other {
-            let message = format!("a file sink writes JSON lines; `.{extension}` is not supported yet");
+            let message =
+                format!("a file sink writes JSON lines; `.{extension}` is not supported yet");
             r.findings
                 .error(path.span, message)
                 .help("let the path end in .jsonl");

@@ -59,7 +59,10 @@ pub fn source(name: Spanned<String>, r: &mut Reader) -> Source {
         r.node("fields");
         None
     } else {
-        r.need("fields", "fields = { user_id = \"string\", amount = \"float\" }");
+        r.need(
+            "fields",
+            "fields = { user_id = \"string\", amount = \"float\" }",
+        );
         fields(r)
     };
     let event_time = if generated {
@@ -111,7 +114,10 @@ fn path(r: &mut Reader, example: &str) -> Option<Spanned<String>> {
     let extension = path.value.rsplit('.').next().unwrap_or_default();
     if matches!(extension, "parquet" | "avro" | "gz" | "zst") {
         r.findings
-            .error(path.span, format!("`.{extension}` files are not supported yet"))
+            .error(
+                path.span,
+                format!("`.{extension}` files are not supported yet"),
+            )
             .help("JSON lines (.jsonl) and CSV (.csv) are");
         return None;
     }
@@ -155,7 +161,11 @@ fn generate(r: &mut Reader) -> SourceConnector {
         seed: r.whole("seed", 0, u64::MAX).map_or(1, |n| n.value),
         speed: r.rate("speed").unwrap_or(1.0),
         start: r
-            .notation("start", "a time such as \"2026-01-01T00:00:00Z\"", values::time)
+            .notation(
+                "start",
+                "a time such as \"2026-01-01T00:00:00Z\"",
+                values::time,
+            )
             .map_or(GENERATE_START, |t| t.value),
         users: r.whole("users", 1, 1 << 32).map_or(1_000, |n| n.value),
         products: r.whole("products", 1, 1 << 32).map_or(100, |n| n.value),
@@ -177,9 +187,7 @@ fn event_time(r: &mut Reader) -> EventTime {
 fn limit(r: &mut Reader) -> Limit {
     Limit {
         per_second: r.rate("per_second"),
-        per_epoch: r
-            .whole("per_epoch", 1, 1 << 40)
-            .map(|n| n.value as usize),
+        per_epoch: r.whole("per_epoch", 1, 1 << 40).map(|n| n.value as usize),
     }
 }
 
@@ -219,7 +227,11 @@ fn field<'t>(r: &mut Reader<'t, '_>, name: &Spanned<String>, node: &'t Node) -> 
         }
         Kind::String(text) => (None, Spanned::new(text.clone(), node.span)),
         _ => {
-            r.wrong(&name.value, node, "a type such as \"string\" or { path, type }");
+            r.wrong(
+                &name.value,
+                node,
+                "a type such as \"string\" or { path, type }",
+            );
             return None;
         }
     };
@@ -270,7 +282,9 @@ fn field_type(r: &mut Reader, text: &Spanned<String>) -> Option<(FieldType, bool
         .or_else(|| values::nearest(base, names));
     let help = match near {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => "types: string, int, float, bool, timestamp, bytes; with `?` they may be null".into(),
+        None => {
+            "types: string, int, float, bool, timestamp, bytes; with `?` they may be null".into()
+        }
     };
     r.findings
         .error(text.span, format!("\"{}\" is no type", text.value))
@@ -287,7 +301,10 @@ pub fn table(name: Spanned<String>, r: &mut Reader) -> Table {
     let path = r
         .nested("file", |r| path(r, "path = \"products.csv\""))
         .flatten();
-    r.need("fields", "fields = { product_id = \"string\", price = \"float\" }");
+    r.need(
+        "fields",
+        "fields = { product_id = \"string\", price = \"float\" }",
+    );
     Table {
         name,
         path,

@@ -30,7 +30,8 @@ pub fn step(name: Spanned<String>, r: &mut Reader) -> Step {
         filter: r.string("where"),
         select: select(r),
     };
-    let broken_project = r.has("select") && matches!(&project, Operator::Project { select: None, .. });
+    let broken_project =
+        r.has("select") && matches!(&project, Operator::Project { select: None, .. });
     let lookup = r.nested("lookup", lookup);
     let plugin = plugin(r);
     r.node("key");
@@ -61,7 +62,10 @@ fn from(r: &mut Reader) -> Option<Spanned<String>> {
         && matches!(node.kind, Kind::Array(_))
     {
         r.findings
-            .error(node.span, "`from` with a list (a union) is not supported yet")
+            .error(
+                node.span,
+                "`from` with a list (a union) is not supported yet",
+            )
             .help("a step reads one input: from = \"clicks\"");
         return None;
     }
@@ -144,7 +148,10 @@ fn plugin(r: &mut Reader) -> Option<Plugin> {
             .error(key.span, "`key` names no column")
             .help("a keyed plugin needs at least one; a stateless one has no `key`");
     }
-    let orders = [("arrival", Order::Arrival), ("event-time", Order::EventTime)];
+    let orders = [
+        ("arrival", Order::Arrival),
+        ("event-time", Order::EventTime),
+    ];
     plugin.order = r.word("order", &orders, &[]);
     plugin.limits = r.nested("limits", limits).unwrap_or_default();
     plugin.broken = r.findings.errors.len() > errors;

@@ -63,7 +63,10 @@ impl Resolver<'_> {
         };
         if let Some(wrong) = wrong {
             self.findings
-                .error(written.span, format!("`brokers`: \"{wrong}\" is no address"))
+                .error(
+                    written.span,
+                    format!("`brokers`: \"{wrong}\" is no address"),
+                )
                 .help("brokers are host:port, with commas between them, or \"embedded\"");
             return None;
         }

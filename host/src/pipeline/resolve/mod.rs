@@ -120,7 +120,10 @@ impl<'s> Resolver<'s> {
             if let Some(Named::Source(first)) = self.names.get(name.value.as_str()) {
                 let first = self.spec.sources[*first].name.span;
                 self.findings
-                    .error(name.span, format!("`{}` names a source and a step", name.value))
+                    .error(
+                        name.span,
+                        format!("`{}` names a source and a step", name.value),
+                    )
                     .first(first)
                     .help("rows are read by this name: rename one of them");
             } else {

@@ -64,7 +64,13 @@ impl Resolver<'_> {
         let component = component?;
         self.keyed_or_not(step, plugin, component.kind())?;
         let (rows, key) = (rows?, key?);
-        let order = self.plugin_order(step, plugin, &rows, component.kind(), component.description())?;
+        let order = self.plugin_order(
+            step,
+            plugin,
+            &rows,
+            component.kind(),
+            component.description(),
+        )?;
         if plugin.broken {
             return None;
         }
@@ -111,7 +117,9 @@ impl Resolver<'_> {
         let runtime = self.runtime?;
         if !self.components.contains_key(&path) {
             let loaded = match read(&path) {
-                Ok(bytes) => runtime.load(&file.value, &bytes).map_err(|e| (reason(e), None)),
+                Ok(bytes) => runtime
+                    .load(&file.value, &bytes)
+                    .map_err(|e| (reason(e), None)),
                 Err((cause, help)) => Err((cause, Some(help))),
             };
             if let Err((cause, help)) = &loaded {
@@ -141,7 +149,11 @@ impl Resolver<'_> {
     }
 
     /// Indices of the key columns.
-    fn key(&mut self, key: &Spanned<Vec<Spanned<String>>>, schema: &SchemaRef) -> Option<Vec<usize>> {
+    fn key(
+        &mut self,
+        key: &Spanned<Vec<Spanned<String>>>,
+        schema: &SchemaRef,
+    ) -> Option<Vec<usize>> {
         let found: Vec<_> = key
             .value
             .iter()
@@ -186,10 +198,16 @@ impl Resolver<'_> {
         description: &Description,
     ) -> Option<Order> {
         if kind == Kind::Transform {
-            if let Some(order) = plugin.order.as_ref().filter(|o| o.value == Order::EventTime) {
+            if let Some(order) = plugin
+                .order
+                .as_ref()
+                .filter(|o| o.value == Order::EventTime)
+            {
                 self.findings
                     .error(order.span, "a stateless plugin takes rows as they come")
-                    .help("remove `order`: only a keyed plugin's rows can wait for event-time order");
+                    .help(
+                        "remove `order`: only a keyed plugin's rows can wait for event-time order",
+                    );
                 return None;
             }
             return Some(Order::Arrival);
@@ -303,7 +321,11 @@ impl Shape<'_> {
 
 /// What must stay the same for the step's state to stay valid.
 fn signature(kind: Kind, description: &Description, shape: &Shape, order: Order) -> Value {
-    let key: Vec<_> = shape.key_fields().iter().map(|f| column_signature(f)).collect();
+    let key: Vec<_> = shape
+        .key_fields()
+        .iter()
+        .map(|f| column_signature(f))
+        .collect();
     if kind == Kind::Transform {
         return json!({ "operator": "plugin", "kind": "stateless" });
     }
@@ -347,7 +369,10 @@ fn read(path: &Path) -> Result<Vec<u8>, (String, String)> {
         .len();
     if size > PLUGIN_BYTES_MAX as u64 {
         let cause = format!("{size} bytes are more than a plugin may have");
-        return Err((cause, format!("at most {PLUGIN_BYTES_MAX} bytes are loaded")));
+        return Err((
+            cause,
+            format!("at most {PLUGIN_BYTES_MAX} bytes are loaded"),
+        ));
     }
     std::fs::read(path).map_err(|e| (e.to_string(), build()))
 }

@@ -114,7 +114,9 @@ impl Resolver<'_> {
     pub(super) fn clashes(&mut self) {
         let mut files: HashMap<PathBuf, (Span, String)> = HashMap::new();
         for (path, what) in self.files_read() {
-            files.entry(lexical(&self.spec.dir.join(&path.value))).or_insert((path.span, what));
+            files
+                .entry(lexical(&self.spec.dir.join(&path.value)))
+                .or_insert((path.span, what));
         }
         for (path, what) in self.files_written() {
             let full = lexical(&self.spec.dir.join(&path.value));
@@ -147,9 +149,9 @@ impl Resolver<'_> {
 
     fn files_written(&self) -> Vec<(Spanned<String>, String)> {
         let sinks = self.spec.sinks.iter().filter_map(|s| match &s.connector {
-            Some(spec::SinkConnector::File { path: Some(path), .. }) => {
-                Some((path.clone(), format!("sink `{}`", s.name.value)))
-            }
+            Some(spec::SinkConnector::File {
+                path: Some(path), ..
+            }) => Some((path.clone(), format!("sink `{}`", s.name.value))),
             _ => None,
         });
         let dead = match &self.spec.dead_letters {
@@ -176,9 +178,9 @@ impl Resolver<'_> {
             .collect();
         let spec = self.spec;
         let sinks = spec.sinks.iter().filter_map(|s| match &s.connector {
-            Some(spec::SinkConnector::Kafka { topic, connection, .. }) => {
-                Some((topic.as_ref()?, connection))
-            }
+            Some(spec::SinkConnector::Kafka {
+                topic, connection, ..
+            }) => Some((topic.as_ref()?, connection)),
             _ => None,
         });
         let dead = match &spec.dead_letters {
@@ -193,9 +195,8 @@ impl Resolver<'_> {
             let cluster = self.cluster(connection);
             self.findings.errors.truncate(errors);
             let Some(cluster) = cluster else { continue };
-            let loops = |(c, t): &&(Cluster, String)| {
-                c.brokers == cluster.brokers && *t == topic.value
-            };
+            let loops =
+                |(c, t): &&(Cluster, String)| c.brokers == cluster.brokers && *t == topic.value;
             if read.iter().any(|r| loops(&r)) {
                 let message = format!("topic `{}` is both read and written", topic.value);
                 self.findings

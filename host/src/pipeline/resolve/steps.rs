@@ -101,7 +101,13 @@ impl Resolver<'_> {
             on: on?,
             add,
         });
-        Some(stateless(step, &rows, operator, vec![main_port(schema)], "lookup"))
+        Some(stateless(
+            step,
+            &rows,
+            operator,
+            vec![main_port(schema)],
+            "lookup",
+        ))
     }
 
     fn column_of_table(&mut self, table: usize, name: &Spanned<String>) -> Option<usize> {
@@ -150,7 +156,10 @@ impl Resolver<'_> {
         for (i, field) in added.iter().enumerate() {
             if let Some(at) = fields.iter().position(|f| f.name() == field.name()) {
                 let what = if at < input.fields().len() {
-                    format!("column `{}` is added, but the input already has it", field.name())
+                    format!(
+                        "column `{}` is added, but the input already has it",
+                        field.name()
+                    )
                 } else {
                     format!("column `{}` is added twice", field.name())
                 };
