@@ -30,7 +30,9 @@ pub fn ensure(state: &Path) -> io::Result<String> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
-    let token = hex(&rand::random::<[u8; TOKEN_BYTES]>());
+    let mut bytes = [0; TOKEN_BYTES];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    let token = hex(&bytes);
     replace(&path, &token, 0o600)?;
     Ok(token)
 }

@@ -5,10 +5,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError, ScalarValue};
+use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::SimplifyContext;
@@ -20,7 +20,8 @@ use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr as Sql, Spanned, Visit, Visitor};
 
 use super::functions::Functions;
-use super::{Column, Compiled, ExprError, names, words};
+use super::{Column, Compiled, ExprError, names, trees, words};
+use crate::limits::EXPRESSION_FILL_MAX;
 
 /// Compiles expressions over the columns of one schema.
 pub(super) struct Compiler<'a> {
@@ -37,13 +38,15 @@ pub(super) struct Item {
 }
 
 /// Why planning failed, before it is known where.
-enum Trouble {
+pub(super) enum Trouble {
     DataFusion(DataFusionError),
     /// Text would be cast to another type without being asked.
     TextCast(DataType),
     /// A part without columns fails for every row.
     Constant(String),
     TooLarge(u64),
+    /// The function fills with as much as a row says.
+    Unbounded(String),
 }
 
 impl From<DataFusionError> for Trouble {
@@ -84,7 +87,7 @@ impl<'a> Compiler<'a> {
         let mut parts: Vec<(Compiled, bool)> = Vec::new();
         for part in conjuncts(&tree.expr) {
             let expr = self.condition(sql, part)?;
-            let steady = cannot_fail(&expr);
+            let steady = trees::cannot_fail(&expr);
             let text = part.to_string();
             match parts.last_mut() {
                 Some((before, true)) if steady => *before = both(before, &text, expr),
@@ -143,7 +146,7 @@ impl<'a> Compiler<'a> {
         let data_type = logical
             .get_type(&self.planned)
             .map_err(|e| blame(e.into()))?;
-        let Some(column_type) = column_type(&data_type) else {
+        let Some(column_type) = words::column_type(&data_type) else {
             let help = match data_type {
                 DataType::Null => "say which type it has: `cast(null as string)`",
                 DataType::Date32 => "write `cast(... as timestamp)` or `cast(... as string)`",
@@ -177,10 +180,11 @@ impl<'a> Compiler<'a> {
         let options = ParserOptions::from(&functions.options.sql_parser);
         let planner = SqlToRel::new_with_options(functions, options);
         let expr = planner.sql_to_expr(tree.clone(), &self.planned, &mut PlannerContext::new())?;
-        if let Some(number) = unsigned_literal(&expr)? {
-            return Err(Trouble::TooLarge(number));
-        }
-        let expr = expr.transform_up(one_type_each).data()?;
+        trees::check_sizes(&expr)?;
+        let expr = expr.transform_up(trees::one_type_each).data()?;
+        let expr = expr
+            .transform_up(|node| trees::times_read(node, &self.planned))
+            .data()?;
         let asked = self.text_casts(&expr)?;
         let expr = self.simplifier.coerce(expr, &self.planned)?;
         let expr = expr.transform_up(|node| self.widened(node)).data()?;
@@ -202,7 +206,7 @@ impl<'a> Compiler<'a> {
 
     fn physical(&self, expr: &Expr) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
         let context = PhysicalPlanningContext::default();
-        checked(
+        trees::checked(
             create_physical_expr(expr, &self.planned, &self.props, &context)?,
             self.schema,
         )
@@ -243,7 +247,7 @@ impl<'a> Compiler<'a> {
     fn check_constants(&self, expr: &Expr) -> Result<(), Trouble> {
         let mut failed = None;
         expr.apply(|node| {
-            if !may_fail(node) || node.any_column_refs() {
+            if !trees::may_fail(node) || node.any_column_refs() {
                 return Ok(TreeNodeRecursion::Continue);
             }
             // Some functions exist only in simplified form; what stands under this node was or will be checked itself.
@@ -288,6 +292,9 @@ impl<'a> Compiler<'a> {
             Trouble::TooLarge(number) => {
                 ExprError::new(format!("{number} does not fit into an int of 64 bits"))
             }
+            Trouble::Unbounded(name) => ExprError::new(format!(
+                "`{name}` needs a plain number as its length, at most {EXPRESSION_FILL_MAX}"
+            )),
             Trouble::TextCast(to) => {
                 let error =
                     ExprError::new(self.mismatch(part).unwrap_or_else(|| {
@@ -381,117 +388,8 @@ fn both(before: &Compiled, text: &str, expr: Arc<dyn PhysicalExpr>) -> Compiled 
     }
 }
 
-/// Comparisons of columns and constants: no row makes them fail.
-fn cannot_fail(expr: &Arc<dyn PhysicalExpr>) -> bool {
-    use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
-    let compares = |op: &Operator| {
-        matches!(
-            op,
-            Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom | And | Or
-        )
-    };
-    let steady = match expr.downcast_ref::<physical::BinaryExpr>() {
-        Some(binary) => compares(binary.op()),
-        None => {
-            expr.downcast_ref::<physical::Column>().is_some()
-                || expr.downcast_ref::<physical::Literal>().is_some()
-                || expr.downcast_ref::<physical::IsNullExpr>().is_some()
-                || expr.downcast_ref::<physical::IsNotNullExpr>().is_some()
-                || expr.downcast_ref::<physical::NotExpr>().is_some()
-                || expr.downcast_ref::<physical::InListExpr>().is_some()
-        }
-    };
-    steady && expr.children().into_iter().all(cannot_fail)
-}
-
-/// The type in which a pipeline holds values of `data_type`.
-fn column_type(data_type: &DataType) -> Option<DataType> {
-    Some(match data_type {
-        t if t.is_string() => DataType::Utf8,
-        DataType::Dictionary(_, value) => return column_type(value),
-        t if t.is_integer() => DataType::Int64,
-        t if t.is_floating() => DataType::Float64,
-        DataType::Boolean => DataType::Boolean,
-        DataType::Timestamp(..) => timestamp(),
-        t if t.is_binary() => DataType::Binary,
-        _ => return None,
-    })
-}
-
-fn timestamp() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
-
-/// `cast(x as int)` means the one integer type there is, and so for the others.
-fn one_type_each(node: Expr) -> Result<Transformed<Expr>, DataFusionError> {
-    let wanted = |data_type: &DataType| column_type(data_type).filter(|t| t != data_type);
-    Ok(match node {
-        Expr::Cast(c) => match wanted(c.field.data_type()) {
-            Some(to) => Transformed::yes(cast(*c.expr, to)),
-            None => Transformed::no(Expr::Cast(c)),
-        },
-        Expr::TryCast(c) => match wanted(c.field.data_type()) {
-            Some(to) => Transformed::yes(datafusion_expr::try_cast(*c.expr, to)),
-            None => Transformed::no(Expr::TryCast(c)),
-        },
-        other => Transformed::no(other),
-    })
-}
-
-fn unsigned_literal(expr: &Expr) -> Result<Option<u64>, DataFusionError> {
-    let mut found = None;
-    expr.apply(|node| {
-        if let Expr::Literal(ScalarValue::UInt64(Some(number)), _) = node {
-            found = Some(*number);
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(found)
-}
-
-fn may_fail(node: &Expr) -> bool {
-    use Operator::{Divide, Minus, Modulo, Multiply, Plus};
-    match node {
-        Expr::BinaryExpr(b) => matches!(b.op, Plus | Minus | Multiply | Divide | Modulo),
-        Expr::Negative(_) | Expr::Cast(_) => true,
-        _ => false,
-    }
-}
-
 fn one_row() -> RecordBatch {
     let rows = RecordBatchOptions::new().with_row_count(Some(1));
     let schema = Arc::new(arrow::datatypes::Schema::empty());
     RecordBatch::try_new_with_options(schema, Vec::new(), &rows).expect("no column to disagree")
-}
-
-/// Integer `+ - *` and unary minus wrap unless each operator is told not to.
-fn checked(
-    expr: Arc<dyn PhysicalExpr>,
-    schema: &SchemaRef,
-) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
-    expr.transform_up(|node| {
-        if let Some(b) = node.downcast_ref::<physical::BinaryExpr>() {
-            if !matches!(
-                b.op(),
-                Operator::Plus | Operator::Minus | Operator::Multiply
-            ) {
-                return Ok(Transformed::no(node));
-            }
-            let b = physical::BinaryExpr::new(b.left().clone(), *b.op(), b.right().clone());
-            return Ok(Transformed::yes(
-                Arc::new(b.with_fail_on_overflow(true)) as _
-            ));
-        }
-        if let Some(n) = node.downcast_ref::<physical::NegativeExpr>()
-            && n.arg().data_type(schema)? == DataType::Int64
-        {
-            let zero = physical::lit(0_i64);
-            let minus = physical::BinaryExpr::new(zero, Operator::Minus, n.arg().clone());
-            return Ok(Transformed::yes(
-                Arc::new(minus.with_fail_on_overflow(true)) as _,
-            ));
-        }
-        Ok(Transformed::no(node))
-    })
-    .data()
 }

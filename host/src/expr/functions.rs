@@ -41,6 +41,9 @@ const AGGREGATES: &[&str] = &[
     "variance",
 ];
 
+/// Their second argument says how much memory a value takes.
+pub(super) const FILLING: &[&str] = &["lpad", "rpad", "repeat"];
+
 pub(super) struct Functions {
     /// By name and alias; sorted, so that suggestions do not change from run to run.
     allowed: BTreeMap<String, Arc<ScalarUDF>>,

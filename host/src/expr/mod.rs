@@ -12,13 +12,15 @@ mod names;
 mod run;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod words;
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion_physical_expr::PhysicalExpr;
 
@@ -185,11 +187,15 @@ impl Compiled {
         run::join_masks(parts, batch.num_rows())
     }
 
-    fn array(&self, batch: &RecordBatch) -> Result<arrow::array::ArrayRef, String> {
-        self.expr
-            .evaluate(batch)
-            .and_then(|value| value.into_array(batch.num_rows()))
-            .map_err(|error| format!("`{}`: {}", self.text, words::failure(&error)))
+    fn array(&self, batch: &RecordBatch) -> Result<ArrayRef, String> {
+        let work = || self.expr.evaluate(batch)?.into_array(batch.num_rows());
+        // An expression holds nothing that a panic in one of DataFusion's kernels could leave half done.
+        let cause = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(array)) => return Ok(array),
+            Ok(Err(error)) => words::failure(&error),
+            Err(_) => "its evaluation panicked".to_string(),
+        };
+        Err(format!("`{}`: {}", self.text, words::cut(cause)))
     }
 }
 

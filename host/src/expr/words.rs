@@ -3,13 +3,16 @@
 
 use std::ops::Range;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion_common::DataFusionError;
 use datafusion_sql::sqlparser::ast::{
     Expr as Sql, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
+
+/// A reason quotes at most this much of a row.
+const REASON_CHARS_MAX: usize = 200;
 
 /// Columns of `Span` count characters from 1; line 0 means that nothing is known.
 pub(super) fn bytes(sql: &str, span: Span) -> Option<Range<usize>> {
@@ -89,6 +92,25 @@ pub(super) fn type_name(data_type: &DataType) -> String {
     }
 }
 
+/// The type in which a pipeline holds values of `data_type`.
+pub(super) fn column_type(data_type: &DataType) -> Option<DataType> {
+    Some(match data_type {
+        t if t.is_string() => DataType::Utf8,
+        DataType::Dictionary(_, value) => return column_type(value),
+        t if t.is_integer() => DataType::Int64,
+        t if t.is_floating() => DataType::Float64,
+        DataType::Boolean => DataType::Boolean,
+        DataType::Timestamp(..) => timestamp(),
+        t if t.is_binary() => DataType::Binary,
+        _ => return None,
+    })
+}
+
+/// The one type of times.
+pub(super) fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
 /// The arguments of a call, if all are plain expressions.
 pub(super) fn arguments(call: &Function) -> Option<Vec<&Sql>> {
     let FunctionArguments::List(list) = &call.args else {
@@ -115,6 +137,15 @@ pub(super) fn failure(error: &DataFusionError) -> String {
         },
         other => plain(&other.strip_backtrace()),
     }
+}
+
+/// `cause` no longer than a reason should be: it may quote a value of any size.
+pub(super) fn cut(mut cause: String) -> String {
+    if let Some((end, _)) = cause.char_indices().nth(REASON_CHARS_MAX) {
+        cause.truncate(end);
+        cause.push('…');
+    }
+    cause
 }
 
 /// `message` without DataFusion's prefixes and with our names of types.

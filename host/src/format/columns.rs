@@ -40,6 +40,8 @@ pub(super) struct Column {
     kind: Kind,
     nullable: bool,
     valid: NullBufferBuilder,
+    /// Values, nulls included: asked for at every member of a record, so kept here rather than computed.
+    len: usize,
     values: Values,
 }
 
@@ -125,8 +127,7 @@ impl Rows {
                 if !column.nullable {
                     return Err(column.missing());
                 }
-                column.valid.append_null();
-                column.put_default();
+                column.put_absent();
             }
         }
         let time = match self.event_time {
@@ -225,6 +226,7 @@ impl Column {
             kind,
             nullable: field.is_nullable(),
             valid: NullBufferBuilder::new(0),
+            len: 0,
             values,
         })
     }
@@ -244,7 +246,7 @@ impl Column {
 
     #[inline]
     fn len(&self) -> usize {
-        self.valid.len()
+        self.len
     }
 
     /// A null; refused where the column cannot hold one.
@@ -257,8 +259,7 @@ impl Column {
                 self.kind.name()
             ));
         }
-        self.valid.append_null();
-        self.put_default();
+        self.put_absent();
         Ok(())
     }
 
@@ -289,7 +290,7 @@ impl Column {
     pub fn put_number(&mut self, number: i64) {
         if let Values::Numbers(numbers) = &mut self.values {
             numbers.push(number);
-            self.valid.append_non_null();
+            self.count_valid();
         }
     }
 
@@ -297,14 +298,14 @@ impl Column {
     pub fn put_float(&mut self, float: f64) {
         if let Values::Floats(floats) = &mut self.values {
             floats.push(float);
-            self.valid.append_non_null();
+            self.count_valid();
         }
     }
 
     pub fn put_bool(&mut self, bit: bool) {
         if let Values::Bits(bits) = &mut self.values {
             bits.append(bit);
-            self.valid.append_non_null();
+            self.count_valid();
         }
     }
 
@@ -324,7 +325,7 @@ impl Column {
         match end {
             Ok(end) => {
                 runs.ends.push(end);
-                self.valid.append_non_null();
+                self.count_valid();
                 Ok(())
             }
             Err(cause) => {
@@ -334,8 +335,16 @@ impl Column {
         }
     }
 
-    /// The value that stands under a null.
-    fn put_default(&mut self) {
+    #[inline]
+    fn count_valid(&mut self) {
+        self.valid.append_non_null();
+        self.len += 1;
+    }
+
+    /// A null, and the value that stands under it.
+    fn put_absent(&mut self) {
+        self.valid.append_null();
+        self.len += 1;
         match &mut self.values {
             Values::Runs(runs) => runs.ends.push(runs.end()),
             Values::Numbers(numbers) => numbers.push(0),
@@ -346,6 +355,7 @@ impl Column {
 
     fn truncate(&mut self, len: usize) {
         self.valid.truncate(len);
+        self.len = len;
         match &mut self.values {
             Values::Runs(runs) => {
                 runs.ends.truncate(len + 1);
@@ -386,6 +396,7 @@ impl Column {
 
     fn finish(&mut self) -> ArrayRef {
         let valid: Option<NullBuffer> = self.valid.finish();
+        self.len = 0;
         match &mut self.values {
             Values::Runs(runs) => {
                 let (ends, data) = runs.take();

@@ -248,3 +248,6 @@ fn int_reason(column: &Column, value: &str) -> String {
         shown(value)
     )
 }
+
+#[cfg(test)]
+mod tests;

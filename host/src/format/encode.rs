@@ -258,3 +258,6 @@ fn write_other(array: &ArrayRef, row: usize, out: &mut Vec<u8>) {
         Err(_) => out.extend_from_slice(b"null"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -410,3 +410,6 @@ fn found(peek: Peek) -> &'static str {
 fn not_json(error: JiterError) -> String {
     format!("not JSON: {} at byte {}", error.error_type, error.index + 1)
 }
+
+#[cfg(test)]
+mod tests;

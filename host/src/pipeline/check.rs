@@ -24,9 +24,9 @@ pub struct Overrides {
 }
 
 /// The file as read, with what could be read of it, and the mistakes so far.
-struct Draft {
-    spec: Spec,
-    findings: Findings,
+pub(super) struct Draft {
+    pub spec: Spec,
+    pub findings: Findings,
 }
 
 /// Reads the file and checks what can be checked without loading plugins. The error holds every mistake found.
@@ -69,16 +69,22 @@ fn planned(
 }
 
 fn read(path: &Path, overrides: &Overrides) -> Result<Draft, Report> {
-    let mut texts = Texts::default();
-    let mut findings = Findings::default();
-    let text = match read_text(path) {
-        Ok(text) => text,
+    match read_text(path) {
+        Ok(text) => Ok(draft(path, text, overrides)),
         Err((text, at, cause)) => {
+            let mut texts = Texts::default();
+            let mut findings = Findings::default();
             texts.add(Text::new(path, text));
             findings.error(Span::new(0, at..at), cause);
-            return Err(Report::new(Arc::new(texts), findings));
+            Err(Report::new(Arc::new(texts), findings))
         }
-    };
+    }
+}
+
+/// `text` as the file at `path`, read as far as it can be read.
+pub(super) fn draft(path: &Path, text: String, overrides: &Overrides) -> Draft {
+    let mut texts = Texts::default();
+    let mut findings = Findings::default();
     texts.add(Text::new(path, text));
     let mut root = tree::parse(&texts, 0, &mut findings);
     override_all(&mut root, overrides, &mut texts, &mut findings);
@@ -88,7 +94,7 @@ fn read(path: &Path, overrides: &Overrides) -> Result<Draft, Report> {
     stray_references(&root, false, &mut findings);
     let dir = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     let spec = parse::spec(texts, dir, &root, &mut findings);
-    Ok(Draft { spec, findings })
+    Draft { spec, findings }
 }
 
 /// The text of the file; otherwise what can be shown of it, where it is wrong, and why.

@@ -26,3 +26,4 @@ pub use describe::describe;
 pub use diagnostics::{Diagnostic, Place, Report};
 pub use resolve::plugin::TableNames;
 pub use text::{Span, Spanned, Text, Texts};
+pub use values::{clock, duration};

@@ -148,3 +148,6 @@ impl DeadLetters for FileDeadLetters {
         self.count.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

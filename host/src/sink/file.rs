@@ -72,3 +72,75 @@ impl Sink for FileSink {
         self.rows.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::pipeline::plan::{Existing, Input, SinkInput};
+
+    fn batch(values: Vec<i64>) -> Batch {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let times = vec![0; values.len()].into();
+        let column = Arc::new(Int64Array::from(values));
+        Batch {
+            columns: RecordBatch::try_new(schema, vec![column]).unwrap(),
+            times,
+            origins: None,
+        }
+    }
+
+    fn sink(path: &std::path::Path, labels: &[&str]) -> plan::Sink {
+        let input = |label: &&str| SinkInput {
+            label: (*label).to_owned(),
+            input: Input::Source(0),
+            schema: batch(vec![]).schema(),
+        };
+        plan::Sink {
+            name: "out".to_owned(),
+            inputs: labels.iter().map(input).collect(),
+            connector: SinkConnector::File {
+                path: path.to_owned(),
+                existing: Existing::Refuse,
+            },
+        }
+    }
+
+    #[test]
+    fn rows_after_the_checkpoint_come_again_and_stand_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let plan = sink(&path, &["views", "sessions.late"]);
+        let first = FileSink::open(&plan, None).unwrap();
+        first.write(0, &batch(vec![1, 2])).unwrap();
+        let cut = first.cut().unwrap();
+        first.sync(&cut).unwrap();
+        first.write(1, &batch(vec![3])).unwrap();
+        first.cut().unwrap();
+        assert_eq!(first.rows(), 3);
+        drop(first);
+        let second = FileSink::open(&plan, Some(&cut)).unwrap();
+        second.write(1, &batch(vec![3, 4])).unwrap();
+        second.cut().unwrap();
+        assert_eq!(second.rows(), 2);
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            "{\"step\":\"views\",\"n\":1}\n{\"step\":\"views\",\"n\":2}\n\
+             {\"step\":\"sessions.late\",\"n\":3}\n{\"step\":\"sessions.late\",\"n\":4}\n"
+        );
+    }
+
+    #[test]
+    fn rows_of_a_single_input_have_no_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.jsonl");
+        let only = FileSink::open(&sink(&path, &["views"]), None).unwrap();
+        only.write(0, &batch(vec![1])).unwrap();
+        only.cut().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"n\":1}\n");
+    }
+}

@@ -274,3 +274,6 @@ fn sync_directory(path: &Path) -> Result<(), ConnectorError> {
 fn failed(path: &Path, cause: impl ToString) -> ConnectorError {
     ConnectorError::failed(path.display().to_string(), cause)
 }
+
+#[cfg(test)]
+mod tests;

@@ -315,3 +315,6 @@ fn at(index: u64) -> Position {
         record: index as i64,
     }
 }
+
+#[cfg(test)]
+mod tests;

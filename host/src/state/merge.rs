@@ -253,7 +253,12 @@ impl Drop for Merger {
 impl Shared {
     fn run(&self, files: &Files, rule: &MergeRule) {
         let stop = || lock(&self.signal).stop;
-        while !stop() {
+        loop {
+            // Not before the first new checkpoint: a restart has the machine to itself while it loads.
+            self.wait();
+            if stop() {
+                return;
+            }
             let merged = match files.merge_is_due(rule) {
                 Ok(true) => files.merge(&stop),
                 Ok(false) => Ok(()),
@@ -263,7 +268,6 @@ impl Shared {
                 lock(&self.signal).failure = Some(fault);
                 return;
             }
-            self.wait();
         }
     }
 

@@ -90,9 +90,12 @@ impl Store {
         open_file: &OpenFile,
     ) -> Result<Self, StateError> {
         let lock = lock_directory(dir)?;
+        let mut state_id = [0; 16];
+        getrandom::fill(&mut state_id)
+            .map_err(|e| unusable(dir, format!("no random number: {e}")))?;
         let asked = Identity {
             format: FORMAT,
-            state_id: rand::random(),
+            state_id,
             pipeline: pipeline.into(),
             key_groups,
         };

@@ -385,3 +385,6 @@ fn reason(error: PluginError) -> String {
         | PluginError::Build { cause } => cause,
     }
 }
+
+#[cfg(test)]
+mod tests;

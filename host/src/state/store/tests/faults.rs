@@ -72,7 +72,7 @@ fn run(dir: &Path, left: i64, seed: u64) -> (i64, Vec<Model>) {
         return (counter.load(Ordering::SeqCst), possible);
     };
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut steps = || STEPS.map(|name| store.step_id(name)).into_iter().collect();
+    let steps = || STEPS.map(|name| store.step_id(name)).into_iter().collect();
     let steps: Result<Vec<u16>, _> = steps();
     if let Ok(steps) = steps {
         for round in 0..6 {

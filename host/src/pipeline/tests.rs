@@ -1,1 +1,0 @@
-//! The pipeline file as users get it wrong.
