@@ -266,3 +266,6 @@ impl PortRows {
         self.len() == 0
     }
 }
+
+#[cfg(test)]
+mod tests;

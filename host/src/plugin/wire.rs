@@ -236,6 +236,7 @@ pub enum StateLayout {
     Blob,
 }
 
+#[expect(dead_code, reason = "Lift makes the variants, unseen by the compiler")]
 #[derive(ComponentType, Lift, Debug, Clone, Copy)]
 #[component(enum)]
 #[repr(u8)]
@@ -248,6 +249,7 @@ pub enum AlarmClock {
     ProcessingTime,
 }
 
+#[expect(dead_code, reason = "Lift makes the variants, unseen by the compiler")]
 #[derive(ComponentType, Lift, Debug, Clone, Copy)]
 #[component(enum)]
 #[repr(u8)]
@@ -288,6 +290,7 @@ pub struct Plan {
     pub ports: Vec<Port>,
 }
 
+#[expect(dead_code, reason = "Lift makes the variants, unseen by the compiler")]
 #[derive(ComponentType, Lift, Debug, Clone, Copy, PartialEq, Eq)]
 #[component(enum)]
 #[repr(u8)]
