@@ -121,9 +121,9 @@ mod tests {
         for workers in 1..=7 {
             let mut counts = vec![0u32; workers];
             (0..128).for_each(|g| counts[owner(g, 128, workers)] += 1);
-            for w in 0..workers {
+            for (w, count) in counts.iter().enumerate() {
                 assert!(owned(w, 128, workers).all(|g| owner(g, 128, workers) == w));
-                assert_eq!(owned(w, 128, workers).len(), counts[w] as usize);
+                assert_eq!(owned(w, 128, workers).len(), *count as usize);
             }
             assert!(
                 counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1,

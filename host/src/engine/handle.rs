@@ -269,8 +269,7 @@ impl Control for Handle {
             .history
             .iter()
             .rev()
-            .skip_while(|v| v.digest == meta.digest)
-            .next();
+            .find(|v| v.digest != meta.digest);
         let before = before.ok_or_else(|| {
             ControlError::Refused(format!(
                 "step {step} has run no other version that it could go back to"

@@ -140,7 +140,7 @@ impl SourceTime {
         } else if p.highest == NO_TIME {
             NO_TIME
         } else {
-            p.highest.saturating_sub(self.lateness).max(NO_TIME)
+            p.highest.saturating_sub(self.lateness)
         }
     }
 

@@ -72,7 +72,7 @@ fn write_fraction(micros: u32, out: &mut Vec<u8>) {
     put_two(&mut text, 2, micros / 1_000 % 100);
     text[4] = b'0' + (micros / 100 % 10) as u8;
     put_two(&mut text, 5, micros % 100);
-    let digits = if micros % 1_000 == 0 { 3 } else { 6 };
+    let digits = if micros.is_multiple_of(1_000) { 3 } else { 6 };
     out.extend_from_slice(&text[..=digits]);
 }
 

@@ -70,15 +70,15 @@ impl Live {
             .map_err(|e| format!("it cannot be started: {}", cause_of(&e, store.data())))?;
         let lifecycle = |e: wasmtime::Error| other_types(wire::LIFECYCLE, &e);
         let describe = instance
-            .get_typed_func(&mut store, &exports.describe)
+            .get_typed_func(&mut store, exports.describe)
             .map_err(lifecycle)?;
         let configure = instance
-            .get_typed_func(&mut store, &exports.configure)
+            .get_typed_func(&mut store, exports.configure)
             .map_err(lifecycle)?;
         let process = match &exports.migrate_state {
             None => Process::Transform(
                 instance
-                    .get_typed_func(&mut store, &exports.process)
+                    .get_typed_func(&mut store, exports.process)
                     .map_err(|e| other_types(wire::TRANSFORM, &e))?,
             ),
             Some(migrate_state) => {
@@ -88,7 +88,7 @@ impl Live {
                     .map_err(keyed)?;
                 Process::Keyed(
                     instance
-                        .get_typed_func(&mut store, &exports.process)
+                        .get_typed_func(&mut store, exports.process)
                         .map_err(keyed)?,
                 )
             }

@@ -148,7 +148,7 @@ impl Records {
     fn since_start_ms(&self, index: u64) -> i64 {
         let in_order = (index as f64 * self.step_ms) as i64;
         let draw = self.draw(Draw::OutOfOrder, index, 0);
-        if draw % OUT_OF_ORDER_IN == 0 {
+        if draw.is_multiple_of(OUT_OF_ORDER_IN) {
             in_order - (draw / OUT_OF_ORDER_IN % OUT_OF_ORDER_MS_MAX) as i64
         } else {
             in_order
@@ -195,7 +195,7 @@ impl Records {
             .map(|n| unit(self.draw(Draw::Noise, index, n)) - 0.5)
             .sum();
         let amount = (self.price_cents(product) * quantity) as f64 * (1.0 + 0.14 * noise);
-        let anomaly = self.draw(Draw::Anomaly, index, 0) % ANOMALY_IN == 0;
+        let anomaly = self.draw(Draw::Anomaly, index, 0).is_multiple_of(ANOMALY_IN);
         let factor = if anomaly { ANOMALY_FACTOR } else { 1.0 };
         (amount * factor).round().max(1.0) as u64
     }

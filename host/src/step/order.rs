@@ -105,7 +105,7 @@ impl OrderBuffer {
             .filter(|&(_, &last)| last < self.released)
             .map(|(&id, _)| id)
             .collect();
-        done.iter().for_each(|id| drop(self.segments.remove(id)));
+        self.segments.retain(|_, &mut last| last >= self.released);
         let fresh: Vec<Batch> = std::mem::take(&mut self.fresh)
             .iter()
             .filter_map(|b| self.still_waiting(b))

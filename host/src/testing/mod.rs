@@ -51,12 +51,11 @@ impl Driver {
     /// Opens the pipeline file with `--set` style overrides; `None` if it has run to its end already.
     pub fn open(file: &Path, set: &[(&str, &str)]) -> Result<Option<Self>, RunError> {
         let refused = |r: crate::pipeline::Report| RunError::Refused(r.to_string());
-        let mut overrides = Overrides::default();
-        overrides.set = set
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect();
-        overrides.set.push(("host.workers".into(), "1".into()));
+        let given = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let overrides = Overrides {
+            set: given.chain([("host.workers".into(), "1".into())]).collect(),
+            brokers: None,
+        };
         let spec = load(file, &overrides).map_err(refused)?;
         let runtime = Runtime::new(None)?;
         let planned = plan(&spec, &runtime).map_err(refused)?;
