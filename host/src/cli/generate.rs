@@ -156,6 +156,7 @@ fn positive(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::generate::products_csv;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -197,6 +198,13 @@ mod tests {
         }
         let embedded = run(&parsed("--brokers embedded").unwrap()).unwrap_err();
         assert!(matches!(embedded, Failure::Refused(_)), "{embedded:?}");
+    }
+
+    #[test]
+    fn the_example_ships_the_products_of_the_default_seed() {
+        let all = &parts(&parsed("--count 1 --out x").unwrap())[0];
+        let shipped = include_str!("../../../examples/ecommerce/products.csv");
+        assert_eq!(products_csv(all), shipped);
     }
 
     #[test]
