@@ -10,12 +10,18 @@ use crate::support::{Pipeline, assert_same_rows, binary, read_rows, trial};
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("broken_records_are_dead_letters_and_the_others_pass", broken_records),
+        trial(
+            "broken_records_are_dead_letters_and_the_others_pass",
+            broken_records,
+        ),
         trial("a_record_that_says_stop_stops", stop_rule),
         trial("a_state_directory_has_one_process", state_in_use),
         trial("the_state_of_another_pipeline_is_refused", state_of_another),
         trial("a_foreign_sink_file_is_refused", foreign_sink_file),
-        trial("a_changed_step_is_refused_with_the_difference", changed_step),
+        trial(
+            "a_changed_step_is_refused_with_the_difference",
+            changed_step,
+        ),
         trial("mistakes_of_a_file_are_told_at_once", mistakes_at_once),
         trial("usage_errors_exit_2", usage),
     ]
@@ -41,7 +47,10 @@ fn broken(line: &str) -> Vec<Vec<u8>> {
         with("\"amount\":", "\"amount\":\"12\",\"z\":"),
         with("\"amount\":", "\"amount\":null,\"z\":"),
         with("\"amount\":", "\"amount\":1e999,\"z\":"),
-        with("\"quantity\":", "\"quantity\":1000000000000000000000,\"z\":"),
+        with(
+            "\"quantity\":",
+            "\"quantity\":1000000000000000000000,\"z\":",
+        ),
         with("\"timestamp\":\"2026", "\"timestamp\":\"yesterday 2026"),
         with("\"timestamp\":\"2026", "\"timestamp\":\"2126"),
         with("\"amount\":", "\"amont\":"),
@@ -82,7 +91,8 @@ fn broken_records() {
     let expected = clean
         .into_iter()
         .map(|mut row| {
-            row["timestamp"] = crate::support::oracle::shown(row["timestamp"].as_str().unwrap()).into();
+            row["timestamp"] =
+                crate::support::oracle::shown(row["timestamp"].as_str().unwrap()).into();
             if row.get("product_id").is_none() {
                 row["product_id"] = serde_json::Value::Null;
             }
@@ -94,24 +104,40 @@ fn broken_records() {
     assert_eq!(dead.len(), bad, "one dead letter a broken record");
     for letter in &dead {
         assert_eq!(letter["source"], "transactions", "{letter}");
-        assert!(letter["reason"].as_str().is_some_and(|r| r.len() > 10), "{letter}");
-        assert!(letter["position"]["line"].is_i64() && (letter["raw"].is_string() || letter["raw_base64"].is_string()), "{letter}");
+        assert!(
+            letter["reason"].as_str().is_some_and(|r| r.len() > 10),
+            "{letter}"
+        );
+        assert!(
+            letter["position"]["line"].is_i64()
+                && (letter["raw"].is_string() || letter["raw_base64"].is_string()),
+            "{letter}"
+        );
     }
 }
 
 /// Exit code and what stands on standard error.
 fn fails(run: &Pipeline, more: &[&str]) -> (Option<i32>, String) {
     let output = run.command(more).output().unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 fn stop_rule() {
     let dir = TempDir::new().unwrap();
     let data = Data::write(dir.path(), 400, 22);
     std::fs::write(&data.transactions, "{\"transaction_id\":\n").unwrap();
-    let (code, said) = fails(&Pipeline::new(1, &passing(&data, "bad_records = \"stop\"")), &[]);
+    let (code, said) = fails(
+        &Pipeline::new(1, &passing(&data, "bad_records = \"stop\"")),
+        &[],
+    );
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("transactions") && said.contains("\"line\":1"), "{said}");
+    assert!(
+        said.contains("transactions") && said.contains("\"line\":1"),
+        "{said}"
+    );
 }
 
 fn state_in_use() {
@@ -136,11 +162,16 @@ fn state_of_another() {
     let data = Data::write(dir.path(), 400, 24);
     let run = Pipeline::new(1, &passing(&data, ""));
     run.run();
-    let text = std::fs::read_to_string(run.file()).unwrap().replace("name = \"test\"", "name = \"other\"");
+    let text = std::fs::read_to_string(run.file())
+        .unwrap()
+        .replace("name = \"test\"", "name = \"other\"");
     std::fs::write(run.file(), text).unwrap();
     let (code, said) = fails(&run, &[]);
     assert_ne!(code, Some(0));
-    assert!(said.contains("test") && said.contains("other"), "names both pipelines: {said}");
+    assert!(
+        said.contains("test") && said.contains("other"),
+        "names both pipelines: {said}"
+    );
 }
 
 fn foreign_sink_file() {
@@ -151,8 +182,15 @@ fn foreign_sink_file() {
     std::fs::write(&out, "precious\n").unwrap();
     let (code, said) = fails(&run, &[]);
     assert_ne!(code, Some(0));
-    assert!(said.contains("out.jsonl") && said.contains("existing"), "{said}");
-    assert_eq!(std::fs::read_to_string(&out).unwrap(), "precious\n", "it was not touched");
+    assert!(
+        said.contains("out.jsonl") && said.contains("existing"),
+        "{said}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(&out).unwrap(),
+        "precious\n",
+        "it was not touched"
+    );
 }
 
 fn changed_step() {
@@ -160,14 +198,24 @@ fn changed_step() {
     let data = Data::write(dir.path(), 4_000, 26);
     let run = Pipeline::new(1, &crate::pipelines::all_plugins(&data, "", ""));
     let first = run.command(&["--keep-open"]).output().unwrap();
-    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(
+        first.status.success(),
+        "{}",
+        String::from_utf8_lossy(&first.stderr)
+    );
     let text = std::fs::read_to_string(run.file()).unwrap();
     let (head, tail) = text.split_once("[steps.anomalies]").unwrap();
-    let changed = format!("{head}[steps.anomalies]{}", tail.replacen("key = [\"user_id\"]", "key = [\"product_id\"]", 1));
+    let changed = format!(
+        "{head}[steps.anomalies]{}",
+        tail.replacen("key = [\"user_id\"]", "key = [\"product_id\"]", 1)
+    );
     std::fs::write(run.file(), changed).unwrap();
     let (code, said) = fails(&run, &[]);
     assert_ne!(code, Some(0));
-    assert!(said.contains("anomalies") && said.contains("--drop-state"), "{said}");
+    assert!(
+        said.contains("anomalies") && said.contains("--drop-state"),
+        "{said}"
+    );
 }
 
 fn mistakes_at_once() {
@@ -176,17 +224,43 @@ fn mistakes_at_once() {
         "[sources.a]\nfile = { path = \"a.jsonl\" }\nfeilds = { x = \"string\" }\nfields = { x = \"strnig\" }\n\
          [steps.b]\nfrom = \"aa\"\nwindow = { tumbling = \"1m\" }\n",
     );
-    let output = Command::new(binary()).arg("check").arg(run.file()).output().unwrap();
+    let output = Command::new(binary())
+        .arg("check")
+        .arg(run.file())
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    for expected in ["feilds", "fields", "strnig", "string", "aa", "window", "not supported yet", "pipeline.toml"] {
-        assert!(said.contains(expected), "`{expected}` is missing in:\n{said}");
+    for expected in [
+        "feilds",
+        "fields",
+        "strnig",
+        "string",
+        "aa",
+        "window",
+        "not supported yet",
+        "pipeline.toml",
+    ] {
+        assert!(
+            said.contains(expected),
+            "`{expected}` is missing in:\n{said}"
+        );
     }
 }
 
 fn usage() {
-    for arguments in [&["frobnicate"][..], &["run"], &["run", "there/is/no/file.toml"], &["check", "there/is/no/file.toml"]] {
+    for arguments in [
+        &["frobnicate"][..],
+        &["run"],
+        &["run", "there/is/no/file.toml"],
+        &["check", "there/is/no/file.toml"],
+    ] {
         let output = Command::new(binary()).args(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }

@@ -11,10 +11,16 @@ const SEED: u64 = 20_260_101;
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("plugins_agree_with_their_oracles_for_any_workers_and_epochs", any_workers_and_epochs),
+        trial(
+            "plugins_agree_with_their_oracles_for_any_workers_and_epochs",
+            any_workers_and_epochs,
+        ),
         trial("sessions_end_on_actions", sessions_end_on_actions),
         trial("expressions_filter_and_project", expressions),
-        trial("a_finished_run_has_nothing_to_do_and_takes_nothing_new", finished),
+        trial(
+            "a_finished_run_has_nothing_to_do_and_takes_nothing_new",
+            finished,
+        ),
         trial("keep_open_goes_on_where_it_stopped", keep_open),
         trial("several_inputs_of_a_sink_are_told_apart", several_inputs),
     ]
@@ -39,7 +45,9 @@ pub fn all_plugins(data: &Data, more: &str, end_on: &str) -> String {
 
 /// A file sink a step, `{dir}/STEP.jsonl`.
 pub fn sinks(steps: &[&str]) -> String {
-    let sink = |(i, s): (usize, &&str)| format!("[sinks.out{i}]\nfrom = [\"{s}\"]\nfile = {{ path = \"{{dir}}/{s}.jsonl\" }}\n");
+    let sink = |(i, s): (usize, &&str)| {
+        format!("[sinks.out{i}]\nfrom = [\"{s}\"]\nfile = {{ path = \"{{dir}}/{s}.jsonl\" }}\n")
+    };
     steps.iter().enumerate().map(sink).collect()
 }
 
@@ -47,14 +55,22 @@ pub fn sinks(steps: &[&str]) -> String {
 pub fn assert_all_plugins(run: &Pipeline, data: &Data, label: &str) {
     let what = |s: &str| format!("{s}, {label}, seed {}", data.seed);
     let enriched = oracle::enriched(&data.transactions, &data.products);
-    let alerts: Vec<Value> = enriched.iter().filter(|r| r["high_value"] == true).cloned().collect();
+    let alerts: Vec<Value> = enriched
+        .iter()
+        .filter(|r| r["high_value"] == true)
+        .cloned()
+        .collect();
     assert!(!alerts.is_empty(), "the data hold no alert to compare");
     assert_same_rows(&what("enriched"), run.rows("enriched.jsonl"), enriched);
     assert_same_rows(&what("alerts"), run.rows("enriched.alerts.jsonl"), alerts);
     let anomalies = oracle::anomalies(&data.transactions);
     assert!(!anomalies.is_empty(), "the data hold no anomaly to compare");
     assert_same_rows(&what("anomalies"), run.rows("anomalies.jsonl"), anomalies);
-    assert_same_rows(&what("sessions"), run.rows("sessions.jsonl"), oracle::sessions(&data.clicks, &[]));
+    assert_same_rows(
+        &what("sessions"),
+        run.rows("sessions.jsonl"),
+        oracle::sessions(&data.clicks, &[]),
+    );
 }
 
 fn any_workers_and_epochs() {
@@ -65,9 +81,17 @@ fn any_workers_and_epochs() {
         let limit = format!("limit = {{ per_epoch = {per_epoch} }}");
         let run = Pipeline::new(workers, &all_plugins(&data, &limit, ""));
         run.run();
-        assert_all_plugins(&run, &data, &format!("{workers} workers, {per_epoch} records an epoch"));
+        assert_all_plugins(
+            &run,
+            &data,
+            &format!("{workers} workers, {per_epoch} records an epoch"),
+        );
         let anomalies = run.rows("anomalies.jsonl");
-        assert_same_order("user_id", &anomalies, first.get_or_insert(anomalies.clone()));
+        assert_same_order(
+            "user_id",
+            &anomalies,
+            first.get_or_insert(anomalies.clone()),
+        );
     }
 }
 
@@ -77,7 +101,11 @@ fn sessions_end_on_actions() {
     for workers in [1, 3] {
         let run = Pipeline::new(workers, &all_plugins(&data, "", "\"logout\""));
         run.run();
-        assert_same_rows("sessions", run.rows("sessions.jsonl"), oracle::sessions(&data.clicks, &["logout"]));
+        assert_same_rows(
+            "sessions",
+            run.rows("sessions.jsonl"),
+            oracle::sessions(&data.clicks, &["logout"]),
+        );
     }
 }
 
@@ -96,7 +124,9 @@ fn expressions() {
     run.run();
     let expected = crate::support::read_rows(&data.transactions)
         .iter()
-        .filter(|x| x["amount"].as_f64().unwrap() > 40.0 && x["quantity"].as_i64().is_some_and(|q| q >= 2))
+        .filter(|x| {
+            x["amount"].as_f64().unwrap() > 40.0 && x["quantity"].as_i64().is_some_and(|q| q >= 2)
+        })
         .map(|x| {
             serde_json::json!({
                 "transaction_id": x["transaction_id"],
@@ -115,13 +145,20 @@ fn finished() {
     run.run();
     let before = run.rows("sessions.jsonl");
     run.run();
-    assert_eq!(run.rows("sessions.jsonl"), before, "a second run did something");
+    assert_eq!(
+        run.rows("sessions.jsonl"),
+        before,
+        "a second run did something"
+    );
     let mut more = std::fs::read_to_string(&data.clicks).unwrap();
     more.push_str(&more.lines().next().unwrap().to_owned());
     std::fs::write(&data.clicks, more + "\n").unwrap();
     let refused = run.command(&[]).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("reset"), "{said}");
+    assert!(
+        !refused.status.success() && said.contains("reset"),
+        "{said}"
+    );
     assert_eq!(run.rows("sessions.jsonl"), before);
 }
 
@@ -133,7 +170,11 @@ fn keep_open() {
     let run = Pipeline::new(2, &all_plugins(&data, "", ""));
     std::fs::write(&data.clicks, &whole[..half]).unwrap();
     let first = run.command(&["--keep-open"]).output().unwrap();
-    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(
+        first.status.success(),
+        "{}",
+        String::from_utf8_lossy(&first.stderr)
+    );
     std::fs::write(&data.clicks, &whole).unwrap();
     run.run();
     assert_all_plugins(&run, &data, "in two pieces");
@@ -155,7 +196,11 @@ fn several_inputs() {
     let expected = crate::support::read_rows(&data.transactions)
         .iter()
         .map(|x| {
-            let step = if x["amount"].as_f64().unwrap() > 40.0 { "large" } else { "small" };
+            let step = if x["amount"].as_f64().unwrap() > 40.0 {
+                "large"
+            } else {
+                "small"
+            };
             serde_json::json!({ "step": step, "transaction_id": x["transaction_id"] })
         })
         .collect();

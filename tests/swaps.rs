@@ -20,9 +20,18 @@ const START_MAX: Duration = Duration::from_secs(30);
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("two_hundred_swaps_with_kills_lose_and_double_nothing", two_hundred_swaps),
-        trial("rollback_and_history_name_the_versions", rollback_and_history),
-        trial("a_version_that_does_not_fit_is_refused_with_the_difference", refused_with_difference),
+        trial(
+            "two_hundred_swaps_with_kills_lose_and_double_nothing",
+            two_hundred_swaps,
+        ),
+        trial(
+            "rollback_and_history_name_the_versions",
+            rollback_and_history,
+        ),
+        trial(
+            "a_version_that_does_not_fit_is_refused_with_the_difference",
+            refused_with_difference,
+        ),
     ]
 }
 
@@ -30,7 +39,9 @@ pub fn trials() -> Vec<Trial> {
 fn stamping(data: &Data, per_second: u32) -> Pipeline {
     let text = format!(
         "{}[steps.stamped]\nfrom = \"transactions\"\nkey = [\"user_id\"]\nplugin = {{ file = \"{}\", config = {{}} }}\n{}",
-        data.transactions(&format!("limit = {{ per_second = {per_second}, per_epoch = 50 }}")),
+        data.transactions(&format!(
+            "limit = {{ per_second = {per_second}, per_epoch = 50 }}"
+        )),
         plugin(GUEST).display(),
         sinks(&["stamped"]),
     );
@@ -38,11 +49,20 @@ fn stamping(data: &Data, per_second: u32) -> Pipeline {
 }
 
 fn start(run: &Pipeline) -> Child {
-    run.command(&["--set", "host.checkpoint_every=20ms"]).stderr(std::process::Stdio::null()).spawn().unwrap()
+    run.command(&["--set", "host.checkpoint_every=20ms"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 fn ask(run: &Pipeline, command: &str, more: &[&str]) -> Output {
-    Command::new(binary()).args(["plugin", command]).arg(run.file()).arg("stamped").args(more).output().unwrap()
+    Command::new(binary())
+        .args(["plugin", command])
+        .arg(run.file())
+        .arg("stamped")
+        .args(more)
+        .output()
+        .unwrap()
 }
 
 fn swap(run: &Pipeline, file: &Path) -> Output {
@@ -94,16 +114,29 @@ fn two_hundred_swaps() {
         } else {
             let output = swap_when_up(&run, &versions[turn % 2]);
             let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() || said.contains("already"), "swap {done}: {said}");
+            assert!(
+                output.status.success() || said.contains("already"),
+                "swap {done}: {said}"
+            );
             done += usize::from(output.status.success());
-            assert!(host.try_wait().unwrap().is_none(), "the run ended before the last swap");
+            assert!(
+                host.try_wait().unwrap().is_none(),
+                "the run ended before the last swap"
+            );
         }
         turn += 1;
     }
     host.kill().unwrap();
     host.wait().unwrap();
-    let last = run.command(&["--set", "sources.transactions.limit.per_second=10000000"]).output().unwrap();
-    assert!(last.status.success(), "{}", String::from_utf8_lossy(&last.stderr));
+    let last = run
+        .command(&["--set", "sources.transactions.limit.per_second=10000000"])
+        .output()
+        .unwrap();
+    assert!(
+        last.status.success(),
+        "{}",
+        String::from_utf8_lossy(&last.stderr)
+    );
     assert_stamped(&run, &data, kills);
 }
 
@@ -115,14 +148,25 @@ fn assert_stamped(run: &Pipeline, data: &Data, kills: u64) {
     for row in &rows {
         let count = seen.entry(row["user_id"].to_string()).or_default();
         *count += 1;
-        assert_eq!(row["seen"], *count, "after {kills} kills the state of a key lost or doubled rows: {row}");
+        assert_eq!(
+            row["seen"], *count,
+            "after {kills} kills the state of a key lost or doubled rows: {row}"
+        );
         *versions.entry(row["version"].to_string()).or_default() += 1;
         ids.push(row["transaction_id"].to_string());
     }
     ids.sort();
-    let mut expected: Vec<String> = read_rows(&data.transactions).iter().map(|r| r["transaction_id"].to_string()).collect();
+    let mut expected: Vec<String> = read_rows(&data.transactions)
+        .iter()
+        .map(|r| r["transaction_id"].to_string())
+        .collect();
     expected.sort();
-    assert!(ids == expected, "{} rows out, {} in", ids.len(), expected.len());
+    assert!(
+        ids == expected,
+        "{} rows out, {} in",
+        ids.len(),
+        expected.len()
+    );
     assert_eq!(versions.len(), 2, "both versions have worked: {versions:?}");
 }
 
@@ -133,12 +177,26 @@ fn rollback_and_history() {
     let mut host = start(&run);
     let two = plugin_variant(GUEST, &[("STAMP", "two")]);
     let output = swap_when_up(&run, &two);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let back = ask(&run, "rollback", &[]);
-    assert!(back.status.success(), "{}", String::from_utf8_lossy(&back.stderr));
+    assert!(
+        back.status.success(),
+        "{}",
+        String::from_utf8_lossy(&back.stderr)
+    );
     let history = ask(&run, "history", &["--json"]);
-    let history: serde_json::Value = serde_json::from_slice(&history.stdout).expect("history as JSON");
-    let digests: Vec<&str> = history.as_array().unwrap().iter().map(|v| v["digest"].as_str().unwrap()).collect();
+    let history: serde_json::Value =
+        serde_json::from_slice(&history.stdout).expect("history as JSON");
+    let digests: Vec<&str> = history
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["digest"].as_str().unwrap())
+        .collect();
     assert_eq!(digests.len(), 3, "{history}");
     assert_eq!(digests[0], digests[2], "rolled back to the first version");
     assert_ne!(digests[0], digests[1]);
@@ -153,17 +211,34 @@ fn refused_with_difference() {
     let run = stamping(&data, 300);
     let mut host = start(&run);
     let fits = swap_when_up(&run, &plugin_variant(GUEST, &[("STAMP", "two")]));
-    assert!(fits.status.success(), "{}", String::from_utf8_lossy(&fits.stderr));
-    for (other, expected) in [("plugins/anomaly", "z_score"), ("plugins/enrich", "Transform")] {
+    assert!(
+        fits.status.success(),
+        "{}",
+        String::from_utf8_lossy(&fits.stderr)
+    );
+    for (other, expected) in [
+        ("plugins/anomaly", "z_score"),
+        ("plugins/enrich", "Transform"),
+    ] {
         let output = swap(&run, &plugin(other));
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(expected), "{other}: {said}");
+        assert!(
+            !output.status.success() && said.contains(expected),
+            "{other}: {said}"
+        );
     }
     let garbage = dir.path().join("garbage.wasm");
     std::fs::write(&garbage, b"no component").unwrap();
     let output = swap(&run, &garbage);
-    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(host.try_wait().unwrap().is_none(), "a refused swap ended the run");
+    assert!(
+        !output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        host.try_wait().unwrap().is_none(),
+        "a refused swap ended the run"
+    );
     host.kill().unwrap();
     host.wait().unwrap();
 }

@@ -72,8 +72,9 @@ pub const TABLE_BYTES_MAX: u64 = 1 << 30;
 pub const KEY_GROUPS_DEFAULT: u16 = 128;
 /// An encoded key.
 pub const KEY_BYTES_MAX: usize = 64 << 10;
-/// One blob of the checkpoint log.
-pub const LOG_BLOB_BYTES_MAX: usize = 1 << 20;
+/// One blob of the checkpoint log. redb stores it with some bytes of its own in pages of powers of two: a full MiB
+/// would take, and write, two.
+pub const LOG_BLOB_BYTES_MAX: usize = (1 << 20) - 4_096;
 /// Cache of `log.redb` and of `state.redb`.
 pub const LOG_CACHE_BYTES: usize = 64 << 20;
 pub const STATE_CACHE_BYTES: usize = 128 << 20;

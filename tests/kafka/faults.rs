@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tidemill::kafka::TopicProducer;
-use tidemill::pipeline::plan::Start;
+use tidemill::kafka::{KafkaSource, TopicProducer, admin};
+use tidemill::pipeline::plan::{Brokers, Cluster, Start};
 use tidemill::source::Source;
 
 use super::{PATIENCE, Test, partitions, read_until, source};
@@ -15,6 +15,11 @@ pub fn tests() -> Vec<Test> {
     vec![
         ("kafka_a_broker_that_starts_late_is_waited_for", starts_late),
         ("kafka_kill_and_restart_under_load", restart_under_load),
+        ("kafka_credentials_and_certificates", credentials),
+        (
+            "kafka_no_broker_is_a_clear_error_for_who_only_asks",
+            nobody_there,
+        ),
     ]
 }
 
@@ -50,6 +55,75 @@ fn starts_late() {
         sink.send(None, b"waited").unwrap();
         sink.sync(sink.barrier()).unwrap();
     });
+}
+
+fn credentials() {
+    let broker = Broker::get().unwrap_or_else(|reason| panic!("{reason}"));
+    let Some((hosts, certificate)) = broker.tls() else {
+        return own_credentials();
+    };
+    check_credentials(broker, &hosts, &certificate.display().to_string());
+}
+
+/// Where the shared broker is someone else's, whose passwords are not known here.
+fn own_credentials() {
+    let broker = own_broker();
+    broker.up();
+    let (hosts, certificate) = broker.tls().expect("a broker of the test's own");
+    check_credentials(&broker, &hosts, &certificate.display().to_string());
+}
+
+fn check_credentials(broker: &Broker, hosts: &str, certificate: &str) {
+    let topic = broker.topic("secret", 2);
+    let with = |password: &str, certificate: Option<&str>| {
+        let mut properties = BTreeMap::from([
+            ("security.protocol", "SASL_SSL"),
+            ("sasl.mechanism", "PLAIN"),
+            ("sasl.username", "app"),
+            ("sasl.password", password),
+        ]);
+        properties.extend(certificate.map(|file| ("ssl.ca.location", file)));
+        let cluster = Cluster {
+            brokers: Brokers::At(hosts.to_owned()),
+            properties: properties
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect(),
+        };
+        let source = KafkaSource::new("clicks", "kafka-tests", &cluster, &topic, Start::Earliest);
+        let until = Instant::now() + PATIENCE;
+        let found = source.partitions(&BTreeMap::new(), &BTreeMap::new(), false, &|| {
+            Instant::now() > until
+        });
+        found
+            .map(|parts| parts.len())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(with("right", Some(certificate)), Ok(2));
+    let refused = with("swordfish", Some(certificate)).unwrap_err();
+    assert!(
+        refused.contains("credentials") && refused.contains("source clicks"),
+        "{refused}"
+    );
+    assert!(!refused.contains("swordfish"), "{refused}");
+    let unknown = with("right", None).unwrap_err();
+    assert!(
+        unknown.contains("TLS") && unknown.contains("certificate"),
+        "{unknown}"
+    );
+}
+
+fn nobody_there() {
+    let nobody = Cluster {
+        brokers: Brokers::At("127.0.0.1:1".to_owned()),
+        properties: BTreeMap::new(),
+    };
+    let error = admin::topics(&nobody, Duration::from_secs(1))
+        .unwrap_err()
+        .to_string();
+    for part in ["127.0.0.1:1", "no broker answered within 1 s", "refused"] {
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+    }
 }
 
 /// Records flow in through a sink and out through a source while the broker is killed twice: each comes exactly once, in

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tidemill::kafka::{TopicProducer, admin};
+use tidemill::kafka::{KafkaSource, TopicProducer, admin};
 use tidemill::pipeline::plan::Start;
-use tidemill::source::Source;
+use tidemill::source::{Progress, Source};
 
 use super::{PATIENCE, Test, at, broker, caught_up, finished, partitions, read_until, source};
 
@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Test> {
             "kafka_tombstones_and_large_records",
             tombstones_and_large_records,
         ),
+        ("kafka_partitions_take_turns", partitions_take_turns),
         ("kafka_group_offsets_of_decided_checkpoints", group_offsets),
     ]
 }
@@ -213,6 +214,40 @@ fn tombstones_and_large_records() {
         read_until(&mut *reader, finished),
         ["a", "(none)", &large, ""]
     );
+}
+
+/// With fetches of some 1,000 records, half of the input is some of every partition.
+fn partitions_take_turns() {
+    const RECORDS: u64 = 200_000;
+    let broker = broker();
+    let topic = broker.topic("turns", 4);
+    let mut cluster = broker.cluster();
+    for (name, value) in [
+        ("fetch.message.max.bytes", "65536"),
+        ("batch.num.messages", "500"),
+        ("compression.codec", "none"),
+    ] {
+        cluster.properties.insert(name.to_owned(), value.to_owned());
+    }
+    let producer = TopicProducer::open("test", &cluster, &topic).unwrap();
+    for i in 0..RECORDS {
+        producer
+            .send(Some(&i.to_be_bytes()), format!("{i:0>60}").as_bytes())
+            .unwrap();
+    }
+    producer.sync(producer.barrier()).unwrap();
+
+    let source = KafkaSource::new("clicks", "kafka-tests", &cluster, &topic, Start::Earliest);
+    let mut reader = source.reader(partitions(&source, true)).unwrap();
+    let read =
+        |progress: &[Progress]| -> Vec<i64> { progress.iter().map(|p| p.next.offset).collect() };
+    let mut halfway = Vec::new();
+    read_until(&mut *reader, |progress, count| {
+        halfway = read(progress);
+        count as u64 >= RECORDS / 2
+    });
+    // A quarter of the input lies in each.
+    assert!(halfway.iter().all(|&offset| offset > 5_000), "{halfway:?}");
 }
 
 fn group_offsets() {

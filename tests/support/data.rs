@@ -36,11 +36,20 @@ impl Data {
                 1 => 100.0,
                 _ => f64::from(rng.random_range(100..20_000)) / 100.0,
             };
-            writeln!(text, "p{p},{},{price:.2}", ["books", "toys", "food"][p as usize % 3]).unwrap();
+            writeln!(
+                text,
+                "p{p},{},{price:.2}",
+                ["books", "toys", "food"][p as usize % 3]
+            )
+            .unwrap();
         }
         std::fs::write(&data.products, text).unwrap();
         std::fs::write(&data.clicks, click_lines(clicks, users, &mut rng)).unwrap();
-        std::fs::write(&data.transactions, purchase_lines(clicks / 4, users, &mut rng)).unwrap();
+        std::fs::write(
+            &data.transactions,
+            purchase_lines(clicks / 4, users, &mut rng),
+        )
+        .unwrap();
         data
     }
 
@@ -74,8 +83,17 @@ impl Data {
 }
 
 fn time(ms: i64) -> String {
-    let (day, in_day) = (ms - START_MS).div_euclid(86_400_000).checked_add(1).zip(Some((ms - START_MS).rem_euclid(86_400_000))).unwrap();
-    let (h, m, s, f) = (in_day / 3_600_000, in_day / 60_000 % 60, in_day / 1_000 % 60, in_day % 1_000);
+    let (day, in_day) = (ms - START_MS)
+        .div_euclid(86_400_000)
+        .checked_add(1)
+        .zip(Some((ms - START_MS).rem_euclid(86_400_000)))
+        .unwrap();
+    let (h, m, s, f) = (
+        in_day / 3_600_000,
+        in_day / 60_000 % 60,
+        in_day / 1_000 % 60,
+        in_day % 1_000,
+    );
     assert!((1..=31).contains(&day), "the data lie within January 2026");
     format!("2026-01-{day:02}T{h:02}:{m:02}:{s:02}.{f:03}Z")
 }
@@ -83,7 +101,11 @@ fn time(ms: i64) -> String {
 /// Two hours of event time from one day on, 2 % up to four minutes late, half of the times on multiples of 15 s.
 fn event_time(i: usize, of: usize, rng: &mut StdRng) -> String {
     let on_time = START_MS + 86_400_000 + (i as i64 * 7_200_000) / of as i64;
-    let late = if rng.random_ratio(1, 50) { rng.random_range(0..240_000) } else { 0 };
+    let late = if rng.random_ratio(1, 50) {
+        rng.random_range(0..240_000)
+    } else {
+        0
+    };
     let t = on_time - late;
     time(if rng.random() { t - t % 15_000 } else { t })
 }
@@ -101,7 +123,16 @@ fn product(rng: &mut StdRng) -> String {
 }
 
 fn click_lines(n: usize, users: usize, rng: &mut StdRng) -> String {
-    const ACTIONS: [&str; 8] = ["view", "view", "view", "view", "search", "add_to_cart", "add_to_cart", "logout"];
+    const ACTIONS: [&str; 8] = [
+        "view",
+        "view",
+        "view",
+        "view",
+        "search",
+        "add_to_cart",
+        "add_to_cart",
+        "logout",
+    ];
     let mut text = String::new();
     for i in 0..n {
         let (user, action) = (skewed(users, rng), ACTIONS[rng.random_range(0..8)]);
@@ -114,7 +145,11 @@ fn click_lines(n: usize, users: usize, rng: &mut StdRng) -> String {
 fn purchase_lines(n: usize, users: usize, rng: &mut StdRng) -> String {
     let mut text = String::new();
     for i in 0..n {
-        let user = if (20..40).contains(&i) { users } else { skewed(users, rng) };
+        let user = if (20..40).contains(&i) {
+            users
+        } else {
+            skewed(users, rng)
+        };
         let planted = if rng.random_ratio(1, 300) { 40.0 } else { 1.0 };
         let amount = match i {
             20..30 => 50.0,
@@ -122,7 +157,11 @@ fn purchase_lines(n: usize, users: usize, rng: &mut StdRng) -> String {
             _ if i % 50 == 5 => 250.0,
             _ => (rng.random_range(1_000..6_000) as f64 * planted).round() / 100.0,
         };
-        let quantity = if rng.random_ratio(1, 20) { "null".into() } else { rng.random_range(1..4).to_string() };
+        let quantity = if rng.random_ratio(1, 20) {
+            "null".into()
+        } else {
+            rng.random_range(1..4).to_string()
+        };
         let (product, time) = (product(rng), event_time(i, n, rng));
         writeln!(text, "{{\"transaction_id\":\"t{i:07}\",\"user_id\":\"u{user}\",{product}\"quantity\":{quantity},\"amount\":{amount:.2},\"timestamp\":\"{time}\"}}").unwrap();
     }

@@ -93,9 +93,14 @@ impl Broker {
         })
     }
 
-    /// `host:port`.
-    pub fn bootstrap(&self) -> &str {
-        &self.bootstrap
+    /// The TLS listener: its `host:port` and the file with the certificate to trust. User `app`, password `right`,
+    /// mechanism PLAIN. `None` with a broker of someone else's.
+    pub fn tls(&self) -> Option<(String, PathBuf)> {
+        let node = self.own.as_ref()?;
+        Some((
+            format!("127.0.0.1:{}", node.tls_port),
+            node.dir.path().join("broker.pem"),
+        ))
     }
 
     pub fn cluster(&self) -> Cluster {
@@ -263,6 +268,7 @@ struct Node {
     libraries: PathBuf,
     dir: TempDir,
     port: u16,
+    tls_port: u16,
     process: Mutex<Option<Child>>,
 }
 
@@ -270,14 +276,16 @@ impl Node {
     /// Writes the settings and formats the storage.
     fn format(libraries: PathBuf) -> Result<Self, String> {
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let [port, controller] = free_ports().map_err(|error| error.to_string())?;
-        let settings = settings(dir.path(), port, controller);
+        let ports = free_ports().map_err(|error| error.to_string())?;
+        certify(dir.path())?;
+        let settings = settings(dir.path(), ports);
         fs::write(dir.path().join("server.properties"), settings)
             .map_err(|error| error.to_string())?;
         let node = Self {
             libraries,
             dir,
-            port,
+            port: ports[0],
+            tls_port: ports[1],
             process: Mutex::new(None),
         };
         let output = node
@@ -403,28 +411,70 @@ fn spawn_bound(mut command: Command) -> std::io::Result<Child> {
     answer.recv().expect("the keeper answers")
 }
 
-/// Two ports that nobody listened on a moment ago.
-fn free_ports() -> std::io::Result<[u16; 2]> {
-    let sockets = [
-        TcpListener::bind("127.0.0.1:0")?,
-        TcpListener::bind("127.0.0.1:0")?,
-    ];
-    Ok([
-        sockets[0].local_addr()?.port(),
-        sockets[1].local_addr()?.port(),
-    ])
+/// Ports that nobody listened on a moment ago.
+fn free_ports() -> std::io::Result<[u16; 3]> {
+    let listen = || TcpListener::bind("127.0.0.1:0");
+    let sockets = [listen()?, listen()?, listen()?];
+    let port = |socket: &TcpListener| socket.local_addr().map(|address| address.port());
+    Ok([port(&sockets[0])?, port(&sockets[1])?, port(&sockets[2])?])
 }
 
-fn settings(dir: &Path, port: u16, controller: u16) -> String {
+/// Makes a key for the broker, and a certificate that nobody has signed but itself.
+fn certify(dir: &Path) -> Result<(), String> {
+    let common = [
+        "-keystore",
+        "broker.p12",
+        "-storetype",
+        "PKCS12",
+        "-storepass",
+        "changeit",
+        "-alias",
+        "broker",
+    ];
+    let make: &[&str] = &[
+        "-genkeypair",
+        "-keyalg",
+        "EC",
+        "-dname",
+        "CN=127.0.0.1",
+        "-ext",
+        "san=ip:127.0.0.1",
+    ];
+    let export: &[&str] = &["-exportcert", "-rfc", "-file", "broker.pem"];
+    for step in [make, export] {
+        let output = Command::new("keytool")
+            .args(step)
+            .args(common)
+            .current_dir(dir)
+            .output();
+        let output = output.map_err(|error| format!("keytool: {error}"))?;
+        if !output.status.success() {
+            return Err(format!(
+                "keytool: {}",
+                String::from_utf8_lossy(&output.stdout)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// One node with a plain listener and one with TLS and passwords.
+fn settings(dir: &Path, [port, tls, controller]: [u16; 3]) -> String {
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},SAFE://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SAFE://127.0.0.1:{tls}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SAFE:SASL_SSL,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.safe.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_app=\"right\";
+ssl.keystore.location={dir}/broker.p12
+ssl.keystore.type=PKCS12
+ssl.keystore.password=changeit
+ssl.key.password=changeit
 log.dirs={dir}/data
 offsets.topic.num.partitions=4
 offsets.topic.replication.factor=1

@@ -19,7 +19,10 @@ pub fn binary() -> &'static str {
 
 /// The top of the repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the host is a folder of the repository").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the host is a folder of the repository")
+        .to_owned()
 }
 
 /// A test; its panic is its failure.
@@ -27,7 +30,10 @@ pub fn trial(name: &'static str, test: fn()) -> Trial {
     Trial::test(name, move || {
         std::panic::catch_unwind(test).map_err(|cause| {
             let text = cause.downcast_ref::<String>().cloned();
-            Failed::from(text.or_else(|| cause.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default())
+            Failed::from(
+                text.or_else(|| cause.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                    .unwrap_or_default(),
+            )
         })
     })
 }
@@ -42,7 +48,10 @@ pub fn plugin_variant(folder: &str, env: &[(&str, &str)]) -> PathBuf {
     static BUILT: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
     static OUT: OnceLock<TempDir> = OnceLock::new();
     let label = format!("{folder}{env:?}");
-    let mut built = BUILT.get_or_init(Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut built = BUILT
+        .get_or_init(Mutex::default)
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let number = built.len();
     built
         .entry(label)
@@ -50,10 +59,18 @@ pub fn plugin_variant(folder: &str, env: &[(&str, &str)]) -> PathBuf {
             let dir = OUT.get_or_init(|| TempDir::new().expect("a temporary folder"));
             let out = dir.path().join(format!("{number}.wasm"));
             let mut command = Command::new(binary());
-            command.args(["plugin", "build"]).arg(root().join(folder)).arg("--out").arg(&out);
+            command
+                .args(["plugin", "build"])
+                .arg(root().join(folder))
+                .arg("--out")
+                .arg(&out);
             command.envs(env.iter().copied());
             let output = command.output().expect("the binary starts");
-            assert!(output.status.success(), "building {folder}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "building {folder}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             out
         })
         .clone()
@@ -83,15 +100,27 @@ impl Pipeline {
     /// `tidemill run --until-end` with more arguments, not yet started.
     pub fn command(&self, more: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.arg("run").arg(self.file()).arg("--until-end").args(more);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg("run")
+            .arg(self.file())
+            .arg("--until-end")
+            .args(more);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
     /// Runs to the end and expects success.
     pub fn run(&self) -> Output {
         let output = self.command(&[]).output().expect("the binary starts");
-        assert!(output.status.success(), "exit {:?}: {}", output.status.code(), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "exit {:?}: {}",
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr)
+        );
         output
     }
 
@@ -103,18 +132,38 @@ impl Pipeline {
 
 /// The JSON lines of a file; none if there is no file.
 pub fn read_rows(path: &Path) -> Vec<Value> {
-    let Ok(text) = std::fs::read_to_string(path) else { return Vec::new() };
-    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{}: {e}: {l}", path.display()))).collect()
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return Vec::new();
+    };
+    text.lines()
+        .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{}: {e}: {l}", path.display())))
+        .collect()
 }
 
 /// Panics with the first difference unless both hold the same rows, in whatever order; floats to 1e-9.
 pub fn assert_same_rows(what: &str, mut got: Vec<Value>, mut expected: Vec<Value>) {
-    let order = |v: &Value| v.as_object().map(|o| o.iter().filter(|(_, v)| !v.is_f64()).map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>());
+    let order = |v: &Value| {
+        v.as_object().map(|o| {
+            o.iter()
+                .filter(|(_, v)| !v.is_f64())
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect::<Vec<_>>()
+        })
+    };
     got.sort_by_cached_key(order);
     expected.sort_by_cached_key(order);
     let first = got.iter().zip(&expected).find(|(g, e)| !same(g, e));
-    assert!(first.is_none(), "{what}: first difference: got {}, expected {}", first.unwrap().0, first.unwrap().1);
-    assert_eq!(got.len(), expected.len(), "{what}: number of rows; the first ones agree");
+    assert!(
+        first.is_none(),
+        "{what}: first difference: got {}, expected {}",
+        first.unwrap().0,
+        first.unwrap().1
+    );
+    assert_eq!(
+        got.len(),
+        expected.len(),
+        "{what}: number of rows; the first ones agree"
+    );
 }
 
 fn same(a: &Value, b: &Value) -> bool {
@@ -134,7 +183,8 @@ fn same(a: &Value, b: &Value) -> bool {
 pub fn assert_same_order(key: &str, got: &[Value], expected: &[Value]) {
     let by_key = |rows: &[Value]| {
         let mut all: HashMap<String, Vec<Value>> = HashMap::new();
-        rows.iter().for_each(|r| all.entry(r[key].to_string()).or_default().push(r.clone()));
+        rows.iter()
+            .for_each(|r| all.entry(r[key].to_string()).or_default().push(r.clone()));
         all
     };
     let (got, expected) = (by_key(got), by_key(expected));

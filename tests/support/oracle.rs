@@ -8,12 +8,25 @@ use serde_json::{Value, json};
 use super::read_rows;
 
 /// Columns of a purchase as a step passes them on.
-const PURCHASE: [&str; 6] = ["transaction_id", "user_id", "product_id", "quantity", "amount", "timestamp"];
+const PURCHASE: [&str; 6] = [
+    "transaction_id",
+    "user_id",
+    "product_id",
+    "quantity",
+    "amount",
+    "timestamp",
+];
 
 /// An event's time on the ruler of its own text: RFC 3339 in one zone and one form sorts as time does.
 fn millis(text: &str) -> i64 {
-    let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().expect("a timestamp as the data write it");
-    ((number(8..10) * 24 + number(11..13)) * 60 + number(14..16)) * 60_000 + number(17..19) * 1_000 + number(20..23)
+    let number = |range: std::ops::Range<usize>| {
+        text[range]
+            .parse::<i64>()
+            .expect("a timestamp as the data write it")
+    };
+    ((number(8..10) * 24 + number(11..13)) * 60 + number(14..16)) * 60_000
+        + number(17..19) * 1_000
+        + number(20..23)
 }
 
 /// A timestamp as the host writes it: no fraction where there is none.
@@ -22,7 +35,13 @@ pub fn shown(text: &str) -> String {
 }
 
 fn purchase(x: &Value) -> serde_json::Map<String, Value> {
-    let value = |c: &str| if c == "timestamp" { json!(shown(x[c].as_str().unwrap())) } else { x[c].clone() };
+    let value = |c: &str| {
+        if c == "timestamp" {
+            json!(shown(x[c].as_str().unwrap()))
+        } else {
+            x[c].clone()
+        }
+    };
     PURCHASE.iter().map(|&c| (c.to_owned(), value(c))).collect()
 }
 
@@ -34,16 +53,30 @@ pub fn enriched(transactions: &Path, products: &Path) -> Vec<Value> {
         .skip(1)
         .map(|l| {
             let cells: Vec<&str> = l.split(',').collect();
-            (cells[0].to_owned(), (cells[1].to_owned(), cells[2].parse().unwrap()))
+            (
+                cells[0].to_owned(),
+                (cells[1].to_owned(), cells[2].parse().unwrap()),
+            )
         })
         .collect();
     let row = |x: &Value| {
         let mut row = purchase(x);
         let found = x["product_id"].as_str().and_then(|p| table.get(p));
-        let band = |price: f64| if price < 20.0 { "low" } else if price < 100.0 { "mid" } else { "high" };
+        let band = |price: f64| {
+            if price < 20.0 {
+                "low"
+            } else if price < 100.0 {
+                "mid"
+            } else {
+                "high"
+            }
+        };
         row.insert("category".into(), json!(found.map(|f| &f.0)));
         row.insert("price_band".into(), json!(found.map(|f| band(f.1))));
-        row.insert("high_value".into(), json!(x["amount"].as_f64().unwrap() > 250.0));
+        row.insert(
+            "high_value".into(),
+            json!(x["amount"].as_f64().unwrap() > 250.0),
+        );
         Value::Object(row)
     };
     read_rows(transactions).iter().map(row).collect()
@@ -76,7 +109,10 @@ pub fn anomalies(transactions: &Path) -> Vec<Value> {
 pub fn sessions(clicks: &Path, end_on: &[&str]) -> Vec<Value> {
     let mut users: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for x in read_rows(clicks) {
-        users.entry(x["user_id"].as_str().unwrap().to_owned()).or_default().push(x);
+        users
+            .entry(x["user_id"].as_str().unwrap().to_owned())
+            .or_default()
+            .push(x);
     }
     let mut out = Vec::new();
     for (user, mut events) in users {
@@ -85,7 +121,9 @@ pub fn sessions(clicks: &Path, end_on: &[&str]) -> Vec<Value> {
         let mut ended_at = None;
         for event in events {
             let at = millis(event["timestamp"].as_str().unwrap());
-            let last = open.last().map(|x| millis(x["timestamp"].as_str().unwrap()));
+            let last = open
+                .last()
+                .map(|x| millis(x["timestamp"].as_str().unwrap()));
             if last.is_some_and(|l| at - l >= 600_000) || ended_at.is_some_and(|e| at > e) {
                 out.push(session(&user, &open));
                 open.clear();
@@ -102,8 +140,17 @@ pub fn sessions(clicks: &Path, end_on: &[&str]) -> Vec<Value> {
 }
 
 fn session(user: &str, events: &[Value]) -> Value {
-    let products: BTreeSet<&str> = events.iter().filter_map(|x| x["product_id"].as_str()).collect();
-    let text = |x: Option<&Value>| shown(x.expect("a session has events")["timestamp"].as_str().unwrap());
+    let products: BTreeSet<&str> = events
+        .iter()
+        .filter_map(|x| x["product_id"].as_str())
+        .collect();
+    let text = |x: Option<&Value>| {
+        shown(
+            x.expect("a session has events")["timestamp"]
+                .as_str()
+                .unwrap(),
+        )
+    };
     json!({
         "user_id": user,
         "session_start": text(events.first()),

@@ -12,7 +12,7 @@ use crate::source::generate::{ecommerce, write_files};
 use crate::time::Micros;
 
 /// 2026-01-01T00:00:00Z
-const START: Micros = 1_767_225_600_000_000;
+pub const START: Micros = 1_767_225_600_000_000;
 
 /// Make up clicks and purchases of a shop
 ///
@@ -138,7 +138,7 @@ fn to_kafka(parts: &[Generate], brokers: &str) -> Result<(), Failure> {
         topics.join(" and ")
     ));
     let sent = pace::pace(parts, &|| false, &mut |part, key, record| {
-        Ok(producers[part].send(Some(key), record)?)
+        producers[part].send(Some(key), record)
     })?;
     for producer in &producers {
         producer.sync(producer.barrier())?;

@@ -4,6 +4,8 @@
 
 mod carried;
 mod check;
+mod demo;
+mod example;
 mod failure;
 mod generate;
 mod logging;
@@ -39,6 +41,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
     Run(run::Arguments),
     Check(check::Arguments),
     Generate(generate::Arguments),
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Generate(arguments) => generate::run(&arguments),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::Failure;
+use crate::error::ConnectorError;
 use crate::pipeline::plan::Generate;
 use crate::source::generate::Records;
 
@@ -18,8 +18,8 @@ const WAIT_MAX: Duration = Duration::from_millis(50);
 pub fn pace(
     parts: &[Generate],
     stop: &dyn Fn() -> bool,
-    each: &mut dyn FnMut(usize, &[u8], &[u8]) -> Result<(), Failure>,
-) -> Result<u64, Failure> {
+    each: &mut dyn FnMut(usize, &[u8], &[u8]) -> Result<(), ConnectorError>,
+) -> Result<u64, ConnectorError> {
     let records: Vec<Records> = parts.iter().map(Records::new).collect();
     let mut next = vec![0_u64; parts.len()];
     let mut record = Vec::new();
@@ -74,10 +74,9 @@ struct User<'a> {
     user_id: &'a str,
 }
 
-fn user(record: &[u8]) -> Result<&str, Failure> {
-    let user: User<'_> = serde_json::from_slice(record).map_err(|e| {
-        Failure::Failed(format!("a generated record is no JSON with a user_id: {e}"))
-    })?;
+fn user(record: &[u8]) -> Result<&str, ConnectorError> {
+    let user: User<'_> =
+        serde_json::from_slice(record).map_err(|e| ConnectorError::failed("generator", e))?;
     Ok(user.user_id)
 }
 

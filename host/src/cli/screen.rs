@@ -117,7 +117,13 @@ mod tests {
 
     #[test]
     fn tables_and_the_line() {
-        insta::assert_snapshot!(render(&sample::status(), TABLES, None), @"");
+        insta::assert_snapshot!(render(&sample::status(), TABLES, None), @r"
+        sessions
+          user_id  events
+          -------  ------
+          u1           12
+        in 1015/s · out 1.5/s · lag 120 · watermark - · checkpoint 61 (0.4 s ago) · plugins sessions 22 ns/row
+        ");
     }
 
     #[test]
@@ -146,7 +152,12 @@ mod tests {
 
     #[test]
     fn the_end() {
-        insta::assert_snapshot!(summary(&sample::status()), @"");
+        insta::assert_snapshot!(summary(&sample::status()), @r"
+        ran 1m 2s with 2 workers and 61 checkpoints
+          records in:   48,000 clicks, 12,000 transactions
+          rows out:     5,100 sessions, 48,000 valid
+          dead letters: 4, late rows: 2
+        ");
     }
 
     #[test]

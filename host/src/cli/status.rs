@@ -189,7 +189,20 @@ mod tests {
 
     #[test]
     fn a_running_pipeline() {
-        insta::assert_snapshot!(describe(&sample::status(), None), @"");
+        insta::assert_snapshot!(describe(&sample::status(), None), @r"
+        shop: running
+        up 1m 2s, 2 workers, checkpoint 61 0.4 s ago (took 3.2 ms), 4 dead letters, state 3.3 MiB
+          source        records in  per second  lag  bad  watermark
+          clicks            48,000         812  120    3  2026-01-01T00:00:00Z
+          transactions      12,000         203    -    0  -
+
+          step      rows in  rows out  late  dead letters  keys  ns/row  plugin
+          sessions   48,000     5,100     2             1   900      22  0.1.0 abab
+          valid      48,100    48,000     0             0     -       -  -
+
+          sink     records out  per second
+          results           77         1.5
+        ");
     }
 
     #[test]

@@ -13,6 +13,10 @@ fn parse(line: &str) -> Result<Arguments, clap::Error> {
 fn the_commands_of_the_contract() {
     Arguments::command().debug_assert();
     for line in [
+        "demo",
+        "demo --for 20s",
+        "run p.toml",
+        "run p.toml --brokers embedded --until-end --keep-open --set a.b=c --drop-state s --summary s.json",
         "check p.toml",
         "check p.toml --brokers embedded --set host.workers=2 --set a.b=c",
         "generate --kind clicks --per-second 10 --count 5 --seed 3 --speed 60 --out data",
@@ -42,6 +46,9 @@ fn the_commands_of_the_contract() {
 fn bad_usage_is_exit_code_2() {
     for line in [
         "unknown",
+        "demo --for soon",
+        "demo --for 20",
+        "run",
         "check",
         "check p.toml --set nonsense",
         "plugin",

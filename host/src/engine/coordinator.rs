@@ -246,6 +246,11 @@ impl Coordinator {
         self.positions[source].values().map(|p| p.lag).sum()
     }
 
+    /// Where reading of a partition goes on, as last reported.
+    pub fn position(&self, source: usize, partition: u32) -> Option<Position> {
+        self.positions[source].get(&partition).map(|p| p.next)
+    }
+
     pub fn source_watermark(&self, source: usize) -> Micros {
         self.times[source].watermark()
     }

@@ -31,7 +31,7 @@ pub struct Topic {
 
 /// The topics of a cluster with the number of their partitions, internal ones left out; waits up to `within` for an answer.
 pub fn topics(cluster: &Cluster, within: Duration) -> Result<Vec<(String, usize)>, ConnectorError> {
-    let link = Arc::new(Link::new(format!(
+    let link = Arc::new(Link::quiet(format!(
         "Kafka at {}",
         connection::hosts(cluster)
     )));
@@ -95,7 +95,13 @@ fn asking_client(
 fn no_answer(error: ConnectorError, link: &Link, within: Duration) -> ConnectorError {
     match error {
         ConnectorError::Stopped { .. } => {
-            link.failed(format!("no broker answered within {} s", within.as_secs()))
+            let cause = link
+                .last_cause()
+                .map_or_else(String::new, |cause| format!(": {cause}"));
+            link.failed(format!(
+                "no broker answered within {} s{cause}",
+                within.as_secs()
+            ))
         }
         other => other,
     }

@@ -29,6 +29,8 @@ const LOG_AGAIN_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct Link {
     /// Who is connected to what, as errors and log lines name it.
     place: String,
+    /// Says nothing: whoever asks gets the cause in the error.
+    quiet: bool,
     down: AtomicBool,
     state: Mutex<LinkState>,
 }
@@ -49,9 +51,23 @@ impl Link {
     pub(super) fn new(place: String) -> Self {
         Self {
             place,
+            quiet: false,
             down: AtomicBool::new(false),
             state: Mutex::default(),
         }
+    }
+
+    /// A link that logs no outage.
+    pub(super) fn quiet(place: String) -> Self {
+        Self {
+            quiet: true,
+            ..Self::new(place)
+        }
+    }
+
+    /// What librdkafka said last about a connection, if something went wrong since the broker answered.
+    pub(super) fn last_cause(&self) -> Option<String> {
+        self.lock().cause.clone()
     }
 
     pub(super) fn place(&self) -> &str {
@@ -87,6 +103,9 @@ impl Link {
             return;
         }
         state.since = Some(Instant::now());
+        if self.quiet {
+            return;
+        }
         if state
             .said
             .is_some_and(|said| said.elapsed() < SAY_AGAIN_AFTER)
@@ -138,7 +157,7 @@ impl Link {
     pub(super) fn hear_error(&self, error: &KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::PartitionEOF) | None => {}
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.lost(reason),
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.lost("the connection was closed"),
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
                 self.give_up(format!(
                     "the broker refuses these credentials: {reason}; look at `properties` under [kafka]"
@@ -290,6 +309,8 @@ const COMMON: &[(&str, &str)] = &[
     ("log.connection.close", "false"),
     ("reconnect.backoff.max.ms", "2000"),
     ("socket.keepalive.enable", "true"),
+    // OpenSSL is linked in and does not know where this system keeps its certificates.
+    ("ssl.ca.location", "probe"),
 ];
 
 /// A default of ours must not fight with what the pipeline file says under librdkafka's other name for it.

@@ -2,6 +2,7 @@
 //!
 //! Keeps, per partition, the next offset and whether the end was reached. The end is known by position, never by counting:
 //! control records and aborted ones take offsets too, and librdkafka reports the end of a partition with its offset.
+//! Partitions take turns fetch by fetch (1 MiB, `fetch.message.max.bytes`): none waits longer than one fetch of each other.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -335,32 +335,6 @@ fn a_broker_that_goes_and_comes_back_costs_nothing() {
 }
 
 #[test]
-fn partitions_share_a_poll_fairly() {
-    let broker = EmbeddedBroker::start(&[("clicks", 4)]).unwrap();
-    write(
-        &broker,
-        "clicks",
-        (0..40_000).map(|i| (i, format!("{i:0>60}"))),
-    );
-    let source = source(&broker, "clicks");
-    let mut reader = source.reader(partitions(&source, true)).unwrap();
-    let mut read_of = BTreeMap::<u32, u64>::new();
-    let total = Cell::new(0);
-    read(
-        &mut *reader,
-        500,
-        |partition, _, _| {
-            *read_of.entry(partition).or_default() += 1;
-            total.set(total.get() + 1);
-        },
-        |_| total.get() >= 30_000,
-    );
-    // Of 10,000 records each: none may be left out until the others are done.
-    assert_eq!(read_of.len(), 4, "{read_of:?}");
-    assert!(read_of.values().all(|&count| count > 500), "{read_of:?}");
-}
-
-#[test]
 fn the_feed_waits_for_the_slowest_reader_and_loses_nothing() {
     const RECORDS: u64 = 12_000;
     let broker = EmbeddedBroker::start(&[("clicks", 1)]).unwrap();
@@ -495,4 +469,31 @@ fn positions_of_decided_checkpoints_are_committed_for_monitors() {
             },
         )]));
     }
+}
+
+#[test]
+fn what_is_open_closes_quickly_while_the_broker_is_away() {
+    let broker = EmbeddedBroker::start(&[("clicks", 2)]).unwrap();
+    write(&broker, "clicks", (0..10).map(|i| (i, i.to_string())));
+    let source = source(&broker, "clicks");
+    let mut reader = source.reader(partitions(&source, false)).unwrap();
+    let producer = TopicProducer::open("sink results", &cluster(&broker), "clicks").unwrap();
+    read(
+        &mut *reader,
+        10,
+        |_, _, _| {},
+        |p| p.iter().all(|p| p.caught_up),
+    );
+    broker.set_down(true);
+    producer.send(None, b"never acknowledged").unwrap();
+    reader
+        .poll(10, Duration::from_millis(20), &mut |_| {})
+        .unwrap();
+    let begun = Instant::now();
+    drop((reader, source, producer));
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
 }

@@ -24,5 +24,5 @@ mod values;
 pub use check::{Overrides, check, load, plan};
 pub use describe::describe;
 pub use diagnostics::{Diagnostic, Place, Report};
-pub use resolve::plugin::TableNames;
 pub use text::{Span, Spanned, Text, Texts};
+pub use values::{clock, duration};

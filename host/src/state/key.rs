@@ -324,7 +324,8 @@ fn flip_decimal(value: i128) -> u128 {
 fn order_float(value: f64) -> u64 {
     let value = match value {
         v if v.is_nan() => f64::NAN,
-        v if v == 0.0 => 0.0,
+        // Matches both zeros.
+        0.0 => 0.0,
         v => v,
     };
     let bits = value.to_bits();

@@ -3,13 +3,15 @@
 //! Not the place to look a key up: its entries are read in order, at start and by the merge. Invariants: a checkpoint is
 //! prepared in one transaction; only a decided one is ever merged; at most one is undecided, and it is the last.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::file::{Fault, OpenFile, RedbFile};
 use super::store::{Prepared, Restored};
 use super::{FORMAT, Meta, blob};
 use crate::limits::LOG_CACHE_BYTES;
-use std::path::Path;
 
 /// (checkpoint, step, chunk) -> [`blob`].
 pub(super) const CHANGES: TableDefinition<(u64, u16, u32), &[u8]> = TableDefinition::new("changes");
@@ -48,6 +50,13 @@ impl Decided {
     pub fn number(self) -> u64 {
         self.0
     }
+}
+
+/// Numbers of steps and inputs by name (with its prefix); a number is never given twice.
+#[derive(Debug)]
+pub(super) struct Names {
+    pub by_name: BTreeMap<String, u16>,
+    pub dropped: Vec<u16>,
 }
 
 /// What waits to be merged.
@@ -260,14 +269,14 @@ pub(super) fn unmerged(tx: &ReadTransaction) -> Result<Unmerged, Fault> {
 }
 
 /// All names with their numbers, and the numbers of dropped steps.
-pub(super) fn names(tx: &ReadTransaction) -> Result<(Vec<(String, u16)>, Vec<u16>), Fault> {
-    let names = (tx.open_table(NAMES)?.iter()?)
+pub(super) fn names(tx: &ReadTransaction) -> Result<Names, Fault> {
+    let by_name = (tx.open_table(NAMES)?.iter()?)
         .map(|row| row.map(|(name, number)| (name.value().to_string(), number.value())))
         .collect::<Result<_, _>>()?;
     let dropped = (tx.open_table(DROPPED)?.iter()?)
         .map(|row| row.map(|(number, _)| number.value()))
         .collect::<Result<_, _>>()?;
-    Ok((names, dropped))
+    Ok(Names { by_name, dropped })
 }
 
 /// Checkpoints below this one left the log because they were merged.

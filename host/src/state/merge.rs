@@ -114,11 +114,10 @@ impl Files {
         let Some(to) = snapshot.latest else {
             return Ok(());
         };
-        let (names, dropped) = log::names(&snapshot.log)?;
-        let steps: Vec<u16> = names
-            .iter()
+        let names = log::names(&snapshot.log)?;
+        let steps: Vec<u16> = (names.by_name.iter())
             .filter(|(name, _)| name.starts_with(super::store::STEP))
-            .map(|&(_, number)| number)
+            .map(|(_, &number)| number)
             .collect();
         for &step in &steps {
             self.merge_step(&snapshot, step, stop)?;
@@ -126,7 +125,7 @@ impl Files {
         self.merge_segments(&snapshot, &steps, stop)?;
         if !stop() {
             let _gate = lock(&self.gate);
-            self.merged.finish(to, &dropped)?;
+            self.merged.finish(to, &names.dropped)?;
             self.log.trim(to)?;
         }
         Ok(())
@@ -253,7 +252,12 @@ impl Drop for Merger {
 impl Shared {
     fn run(&self, files: &Files, rule: &MergeRule) {
         let stop = || lock(&self.signal).stop;
-        while !stop() {
+        loop {
+            // Not before the first new checkpoint: a restart has the machine to itself while it loads.
+            self.wait();
+            if stop() {
+                return;
+            }
             let merged = match files.merge_is_due(rule) {
                 Ok(true) => files.merge(&stop),
                 Ok(false) => Ok(()),
@@ -263,7 +267,6 @@ impl Shared {
                 lock(&self.signal).failure = Some(fault);
                 return;
             }
-            self.wait();
         }
     }
 

@@ -23,6 +23,9 @@ const SEGMENTS: TableDefinition<(u16, u64), &[u8]> = TableDefinition::new("segme
 
 pub(super) type Rows<K> = redb::Range<'static, K, &'static [u8]>;
 
+/// (step, segment), and its bytes unless it was dropped.
+pub(super) type SegmentChange = ((u16, u64), Option<Vec<u8>>);
+
 #[derive(Debug)]
 pub(super) struct Merged {
     file: RedbFile,
@@ -63,7 +66,7 @@ impl Merged {
     }
 
     /// Writes segments; `None` drops one. Doing it again changes nothing.
-    pub fn apply_segments(&self, segments: &[((u16, u64), Option<Vec<u8>>)]) -> Result<(), Fault> {
+    pub fn apply_segments(&self, segments: &[SegmentChange]) -> Result<(), Fault> {
         self.file.write(|tx| {
             let mut table = tx.open_table(SEGMENTS)?;
             for (id, bytes) in segments {

@@ -6,7 +6,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -55,7 +54,7 @@ pub struct Store {
     dir: PathBuf,
     identity: Identity,
     incarnation: u64,
-    names: Mutex<Names>,
+    names: Mutex<log::Names>,
     latest: Mutex<Option<Restored>>,
     /// Set by the first commit that fails: the files have to be opened anew.
     broken: Mutex<bool>,
@@ -65,12 +64,8 @@ pub struct Store {
     _lock: File,
 }
 
-/// Numbers of steps and inputs by name; a number is never given twice.
-#[derive(Debug)]
-struct Names {
-    by_name: BTreeMap<String, u16>,
-    dropped: Vec<u16>,
-}
+/// Takes a key group, a key and its value; an `Err` says why the value cannot be taken and ends the load.
+pub type EachKey<'a> = dyn FnMut(u16, &[u8], &[u8]) -> Result<(), String> + 'a;
 
 impl Store {
     /// Opens the state of `pipeline` in `dir`, or makes it (mode 0700).
@@ -101,21 +96,18 @@ impl Store {
         };
         let (files, identity) = open_files(dir, &asked, open_file)?;
         let fault = |fault| store_error(dir, fault);
-        files.log.drop_undecided().map_err(fault)?;
         let incarnation = files.log.begin_incarnation().map_err(fault)?;
+        files.log.drop_undecided().map_err(fault)?;
         let read = files.log.read().map_err(fault)?;
         let latest = log::latest(&read).map_err(fault)?;
-        let (names, dropped) = log::names(&read).map_err(fault)?;
+        let names = log::names(&read).map_err(fault)?;
         let files = Arc::new(files);
         let merger = Merger::start(files.clone(), rule).map_err(|e| fault(e.into()))?;
         Ok(Self {
             dir: dir.into(),
             identity,
             incarnation,
-            names: Mutex::new(Names {
-                by_name: names.into_iter().collect(),
-                dropped,
-            }),
+            names: Mutex::new(names),
             latest: Mutex::new(latest.map(|(_, restored)| restored)),
             broken: Mutex::new(false),
             merger,
@@ -189,11 +181,7 @@ impl Store {
     }
 
     /// Gives every key of a step to `each`: key group, key, value; groups and keys ascend. The first `Err` of `each` ends it.
-    pub fn load(
-        &self,
-        step: u16,
-        each: &mut dyn FnMut(u16, &[u8], &[u8]) -> Result<(), String>,
-    ) -> Result<(), StateError> {
+    pub fn load(&self, step: u16, each: &mut EachKey<'_>) -> Result<(), StateError> {
         self.load_groups(step, 0..self.identity.key_groups, each)
     }
 
@@ -202,7 +190,7 @@ impl Store {
         &self,
         step: u16,
         groups: Range<u16>,
-        each: &mut dyn FnMut(u16, &[u8], &[u8]) -> Result<(), String>,
+        each: &mut EachKey<'_>,
     ) -> Result<(), StateError> {
         self.fault(load(&self.files, step, groups, each))
     }
@@ -390,12 +378,7 @@ fn check_identity(dir: &Path, found: &Identity, asked: &Identity) -> Result<(), 
 }
 
 /// The merged state with the log's newer changes on top, in key order.
-fn load(
-    files: &Files,
-    step: u16,
-    groups: Range<u16>,
-    each: &mut dyn FnMut(u16, &[u8], &[u8]) -> Result<(), String>,
-) -> Result<(), Fault> {
+fn load(files: &Files, step: u16, groups: Range<u16>, each: &mut EachKey<'_>) -> Result<(), Fault> {
     let mut give = |key: &[u8], value: Option<&[u8]>| -> Result<(), Fault> {
         let (group, key) =
             (key.split_first_chunk()).ok_or(Fault("a stored key is too short".into()))?;

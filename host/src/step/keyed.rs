@@ -88,6 +88,10 @@ impl Keyed {
             .map(|&i| batch.columns.column(i).clone())
             .collect();
         let keys = self.encoder.encode(&columns, batch.rows());
+        let long: Vec<u32> = keys.too_long().map(|row| row as u32).collect();
+        if !long.is_empty() {
+            return self.without(&long, batch, now, out);
+        }
         self.groups.begin();
         for row in 0..batch.rows() {
             let slot = self.table.slot(keys.hash(row), keys.key(row));
@@ -170,6 +174,40 @@ impl Keyed {
             check_failures(&mut self.failures, slots.len(), failed)?;
         }
         Ok(())
+    }
+
+    /// Refuses the rows whose keys are too long for the state, and calls with the others.
+    fn without(
+        &mut self,
+        long: &[u32],
+        batch: &Batch,
+        now: Micros,
+        out: &mut Output,
+    ) -> Result<(), StepError> {
+        for &row in long {
+            let reason = format!("its key is longer than {} bytes", limits::KEY_BYTES_MAX);
+            out.refuse(reason, batch.take(&[row]));
+        }
+        let others: Vec<u32> = (0..batch.rows() as u32)
+            .filter(|r| !long.contains(r))
+            .collect();
+        match others.is_empty() {
+            true => Ok(()),
+            false => self.call_rows(&batch.take(&others), now, out),
+        }
+    }
+
+    fn check_memory(&self) -> Result<(), StepError> {
+        let bytes = self.table.bytes();
+        if bytes <= limits::STATE_MEMORY_BYTES_MAX {
+            return Ok(());
+        }
+        Err(StepError::Failed(format!(
+            "its state takes {} MB in memory on one worker, more than the {} MB a worker may use; use more workers, or \
+             keep less a key (state is not moved out of memory yet)",
+            bytes >> 20,
+            limits::STATE_MEMORY_BYTES_MAX >> 20
+        )))
     }
 
     fn gather_states(&self) -> GroupStates {
@@ -289,7 +327,7 @@ impl Step for Keyed {
         }
         self.watermark = time.watermark;
         self.instance.begin_epoch();
-        Ok(())
+        self.check_memory()
     }
 
     fn freeze(&mut self, checkpoint: u64, worker: usize) -> Delta {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use arrow::array::{ArrayRef, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
 
 use crate::error::ConnectorError;
@@ -62,6 +62,24 @@ impl TableSet {
     /// Reads all files. Errors name table, file, line and column.
     pub fn load(plans: &[plan::Table]) -> Result<Arc<Self>, ConnectorError> {
         let tables = plans.iter().map(Table::load).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { tables }))
+    }
+
+    /// The tables before any file is read: they know their columns and hold no row. Enough to configure a plugin.
+    pub fn unread<'a>(
+        plans: impl IntoIterator<Item = &'a plan::Table>,
+    ) -> Result<Arc<Self>, String> {
+        let empty = |plan: &plan::Table| {
+            let rows = RecordBatch::new_empty(plan.schema.clone());
+            let snapshot = Arc::new(Snapshot::new(&plan.name, rows, plan.key)?);
+            let (seen, plan) = (None, plan.clone());
+            let state = Mutex::new(State { snapshot, seen });
+            Ok(Table { plan, state })
+        };
+        let tables = plans
+            .into_iter()
+            .map(empty)
+            .collect::<Result<_, String>>()?;
         Ok(Arc::new(Self { tables }))
     }
 

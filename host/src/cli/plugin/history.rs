@@ -71,6 +71,10 @@ mod tests {
             in_force,
         };
         let versions = [version("ab", 0, false), version("cd", 41, true)];
-        insta::assert_snapshot!(describe(&versions, None), @"");
+        insta::assert_snapshot!(describe(&versions, None), @r"
+           digest        since checkpoint  at                    file
+           abababababab                 0  2026-01-01T00:00:00Z  anomaly.wasm
+        *  cdcdcdcdcdcd                41  2026-01-01T00:00:00Z  anomaly.wasm
+        ");
     }
 }

@@ -10,11 +10,12 @@ use clap::Args;
 
 use crate::cli::{Failure, table, terminal};
 use crate::pipeline::plan::{Input, Operator, Plan};
-use crate::pipeline::{self, Overrides, TableNames};
+use crate::pipeline::{self, Overrides};
 use crate::plugin::{
     AlarmClock, Component, Description, Kind, PluginPlan, RowOrder, Runtime, Setup, StateLayout,
     TIME_COLUMN,
 };
+use crate::table::TableSet;
 
 /// Show what a plugin is: kind, state, order, imports, sizes
 #[derive(Debug, Args)]
@@ -76,7 +77,7 @@ fn configured(
         step: step.name.clone(),
         config: plugin.config.clone(),
         input: input.clone(),
-        tables: Arc::new(TableNames::new(plan.tables.iter().map(|t| t.name.clone()))),
+        tables: TableSet::unread(&plan.tables).map_err(Failure::Refused)?,
         memory_bytes: plugin.limits.memory,
         call: plugin.limits.call,
     })?;

@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde_json::{Value, json};
 
@@ -18,35 +17,12 @@ use crate::pipeline::plan::{self, Operator, Order, Port, Step};
 use crate::pipeline::spec;
 use crate::pipeline::text::{Span, Spanned};
 use crate::plugin::{
-    AlarmClock, Component, Description, Kind, PluginPlan, RowOrder, Setup, StateLayout, Tables,
+    AlarmClock, Component, Description, Kind, PluginPlan, RowOrder, Setup, StateLayout,
 };
+use crate::table::TableSet;
 
 /// The port that rows below the watermark leave through.
 pub const LATE_PORT: &str = "late";
-
-/// The tables of a pipeline by name, before any of them is read: enough to configure a plugin.
-#[derive(Debug, Clone, Default)]
-pub struct TableNames(Vec<String>);
-
-impl TableNames {
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self(names.into_iter().collect())
-    }
-}
-
-impl Tables for TableNames {
-    fn table(&self, name: &str) -> Result<u32, String> {
-        let index = self.0.iter().position(|n| n == name);
-        index.map(|i| i as u32).ok_or_else(|| {
-            let list = self.0.join(", ");
-            format!("the pipeline has no table `{name}`; tables: {list}")
-        })
-    }
-
-    fn get(&self, _: u32, _: &ArrayRef, _: &[String]) -> Result<Vec<ArrayRef>, String> {
-        Err("tables cannot be read while a pipeline is being checked".into())
-    }
-}
 
 impl Resolver<'_> {
     pub(super) fn plugin(
@@ -217,6 +193,15 @@ impl Resolver<'_> {
             RowOrder::EventTime => Order::EventTime,
         };
         let order = plugin.order.as_ref().map_or(asked, |o| o.value);
+        if order != asked && description.alarms == AlarmClock::EventTime {
+            // The plugin would fire its alarms between rows, or not, for the order it was written for.
+            let span = plugin.order.as_ref().map_or(step.name.span, |o| o.span);
+            let message = "the plugin has event-time alarms and was written for another order";
+            self.findings
+                .error(span, message)
+                .help("remove `order`, or change the plugin's own");
+            return None;
+        }
         if rows.has_event_time {
             return Some(order);
         }
@@ -246,12 +231,12 @@ impl Resolver<'_> {
         component: &Arc<Component>,
         input: &SchemaRef,
     ) -> Option<PluginPlan> {
-        let names = self.spec.tables.iter().map(|t| t.name.value.clone());
+        let tables = TableSet::unread(self.tables.iter().flatten()).ok()?;
         let setup = Setup {
             step: step.name.value.clone(),
             config: plugin.config.value.to_string(),
             input: input.clone(),
-            tables: Arc::new(TableNames::new(names)),
+            tables,
             memory_bytes: plugin.limits.memory,
             call: plugin.limits.call,
         };
@@ -332,7 +317,6 @@ fn signature(kind: Kind, description: &Description, shape: &Shape, order: Order)
     let mut signature = json!({
         "operator": "plugin",
         "kind": "keyed",
-        "plugin": description.name,
         "key": key,
         "state": match description.state {
             StateLayout::None => json!("none"),

@@ -383,7 +383,7 @@ fn checkpoints_come_one_after_the_other() {
 
 #[test]
 fn a_foreign_directory_is_refused_with_a_reason() {
-    use StateError::*;
+    use StateError::{InUse, Unusable};
     let dir = temp();
     let state = dir.path().join("deep/state");
     let store = Store::open(&state, "mine", 8).unwrap();
@@ -406,7 +406,7 @@ fn a_foreign_directory_is_refused_with_a_reason() {
     )
     .unwrap();
     let error = Store::open(&state, "mine", 8).unwrap_err();
-    assert!(matches!(error, Store { .. }), "{error}");
+    assert!(matches!(error, StateError::Store { .. }), "{error}");
 }
 
 #[test]
@@ -444,7 +444,7 @@ fn files_that_do_not_belong_together_are_refused() {
         assert!(matches!(error, StateError::Unusable { .. }), "{error}");
     };
     let replace = |from: &Path, to: &Path, name: &str| {
-        drop(fs::copy(from.join(name), to.join(name)).unwrap())
+        assert!(fs::copy(from.join(name), to.join(name)).unwrap() > 0);
     };
     refused(&|dir| fs::remove_file(dir.join(LOG_FILE)).unwrap());
     refused(&|dir| fs::remove_file(dir.join(MERGED_FILE)).unwrap());

@@ -72,10 +72,10 @@ fn run(dir: &Path, left: i64, seed: u64) -> (i64, Vec<Model>) {
         return (counter.load(Ordering::SeqCst), possible);
     };
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut steps = || STEPS.map(|name| store.step_id(name)).into_iter().collect();
+    let steps = || STEPS.map(|name| store.step_id(name)).into_iter().collect();
     let steps: Result<Vec<u16>, _> = steps();
     if let Ok(steps) = steps {
-        for round in 0..6 {
+        for round in 0..4 {
             let (prepared, after) = next(&mut rng, &possible[possible.len() - 1], &steps);
             if store.commit(prepared).is_err() {
                 possible.push(after);
@@ -98,7 +98,7 @@ fn whichever_write_fails_a_checkpoint_is_there_whole() {
     println!("seed {seed}");
     let unlimited = 1 << 40;
     let (left, complete) = run(temp().path(), unlimited, seed);
-    assert_eq!(complete[0].number, Some(5));
+    assert_eq!(complete[0].number, Some(3));
     let operations = unlimited - left;
     assert!(operations > 50, "{operations}");
     let mut cut_commits = 0;
@@ -106,18 +106,16 @@ fn whichever_write_fails_a_checkpoint_is_there_whole() {
         let dir = temp();
         let (_, possible) = run(dir.path(), allowed, seed);
         cut_commits += usize::from(possible.len() == 2);
-        let found = content(&open(dir.path(), NEVER));
+        let store = open(dir.path(), NEVER);
+        let found = content(&store);
         assert!(
             possible.contains(&found),
             "operation {allowed} of {operations} failed: found {:?}, possible {:?}",
             found.number,
             possible.iter().map(|m| m.number).collect::<Vec<_>>()
         );
-        assert_eq!(
-            content(&open(dir.path(), ALWAYS)),
-            found,
-            "a merge changes nothing"
-        );
+        store.merge().unwrap();
+        assert_eq!(content(&store), found, "a merge changes nothing");
     }
     assert!(cut_commits > 10, "{cut_commits}");
 }
