@@ -114,7 +114,10 @@ impl Report {
     pub fn new(texts: Arc<Texts>, findings: Findings) -> Self {
         let place = |list: Vec<Finding>| {
             let mut list: Vec<_> = list.into_iter().map(|f| diagnostic(&texts, f)).collect();
-            list.sort_by_key(|d| (d.span.text, d.span.start));
+            list.sort_by(|a, b| {
+                let place = |d: &Diagnostic| (d.span.text, d.span.start, d.span.end);
+                (place(a), &a.message).cmp(&(place(b), &b.message))
+            });
             list.dedup_by(|a, b| a.span == b.span && a.message == b.message);
             list
         };

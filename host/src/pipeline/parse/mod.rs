@@ -29,15 +29,17 @@ pub fn spec(texts: Arc<Texts>, dir: PathBuf, root: &Table, findings: &mut Findin
     let host = r.nested("host", host).unwrap_or_default();
     let kafka = r.nested("kafka", |r| connection(r, true));
     let dead_letters = r.nested("dead_letters", dead_letters).flatten();
+    let errors = r.findings.errors.len();
     let sources = each(&mut r, "sources", sources::source);
+    if sources.is_empty() && r.findings.errors.len() == errors {
+        let span = r.key_span("sources").unwrap_or_default();
+        r.findings
+            .error(span, "the pipeline has no source")
+            .help("add a table such as [sources.clicks]");
+    }
     let tables = each(&mut r, "tables", sources::table);
     let steps = each(&mut r, "steps", steps::step);
     let sinks = each(&mut r, "sinks", sinks::sink);
-    if !r.has("sources") {
-        r.findings
-            .error(Span::default(), "the pipeline has no source")
-            .help("add a table such as [sources.clicks]");
-    }
     r.finish();
     Spec {
         texts,

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::Resolver;
-use crate::kafka::check_property;
+use crate::kafka::{check_mechanism, check_property};
 use crate::pipeline::plan::{Brokers, Cluster};
 use crate::pipeline::secrets;
 use crate::pipeline::spec::{Connection, Property};
-use crate::pipeline::text::Spanned;
+use crate::pipeline::text::{Span, Spanned};
 
 /// `"embedded"` or a list of addresses.
 pub fn brokers(text: &str) -> Brokers {
@@ -19,7 +19,7 @@ pub fn brokers(text: &str) -> Brokers {
     }
 }
 
-impl Resolver<'_> {
+impl<'s> Resolver<'s> {
     pub(super) fn cluster(&mut self, own: &Connection) -> Option<Cluster> {
         let common = self.spec.kafka.as_ref();
         let named = own.brokers.as_ref();
@@ -37,13 +37,22 @@ impl Resolver<'_> {
         // The embedded broker takes neither passwords nor certificates: nothing of this is for it.
         if brokers != Brokers::Embedded {
             let common = self.properties(inherited, &mut properties);
+            let own_span = own.properties.first().map(|p| p.name.span);
             let own = self.properties(&own.properties, &mut properties);
             common.and(own)?;
+            self.mechanism(own_span, &properties)?;
         }
         Some(Cluster {
             brokers,
             properties,
         })
+    }
+
+    /// The brokers of a connection, as written.
+    pub(super) fn brokers_of(&self, own: &'s Connection) -> Option<&'s str> {
+        let common = self.spec.kafka.as_ref().and_then(|k| k.brokers.as_ref());
+        let named = own.brokers.as_ref().map(|b| b.value.as_str());
+        named.or(common.map(|b| b.value.as_str()))
     }
 
     fn no_brokers(&mut self, own: &Connection) {
@@ -92,6 +101,22 @@ impl Resolver<'_> {
             properties.insert(name.clone(), value);
         }
         all
+    }
+
+    /// Refuses security settings that do not go together, at the properties that were written last.
+    fn mechanism(
+        &mut self,
+        own: Option<Span>,
+        properties: &BTreeMap<String, String>,
+    ) -> Option<()> {
+        let reason = match check_mechanism(properties) {
+            Ok(()) => return Some(()),
+            Err(reason) => reason,
+        };
+        let common = self.spec.kafka.as_ref().and_then(|k| k.properties.first());
+        let span = own.or(common.map(|p| p.name.span)).unwrap_or_default();
+        self.findings.error(span, reason);
+        None
     }
 
     /// The text with its references resolved.

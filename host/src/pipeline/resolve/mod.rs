@@ -22,8 +22,8 @@ use arrow::datatypes::SchemaRef;
 
 use super::diagnostics::Findings;
 use super::plan::{Brokers, Delivery, Host, Input, Plan, Source, Step, Table};
-use super::spec::Spec;
-use super::text::{Span, Spanned};
+use super::spec::{self, Spec};
+use super::text::Spanned;
 use super::values;
 use crate::limits::KEY_GROUPS_DEFAULT;
 use crate::plugin::{Component, Runtime};
@@ -257,13 +257,12 @@ impl<'s> Resolver<'s> {
             self.findings
                 .error(delivery.span, "the embedded broker has no exactly-once delivery")
                 .help("leave `delivery` out, or use a real broker: it has no transactions and forgets all at exit");
-        } else if let Some(span) = self.kafka_output() {
+        } else if self.writes_to_kafka() {
             self.findings
                 .error(
                     delivery.span,
                     "`delivery = \"exactly-once\"` with output to Kafka is not supported yet",
                 )
-                .first(span)
                 .help("leave `delivery` out: Kafka sinks then deliver at least once");
         }
     }
@@ -273,20 +272,13 @@ impl<'s> Resolver<'s> {
         brokers.is_some_and(|b| connections::brokers(&b.value) == Brokers::Embedded)
     }
 
-    /// Where output to Kafka is asked for.
-    fn kafka_output(&self) -> Option<Span> {
-        use super::spec::{DeadLetters, SinkConnector};
-        let dead = match &self.spec.dead_letters {
-            Some(DeadLetters::Kafka { connection, .. }) => Some(connection.span),
-            _ => None,
-        };
-        let sinks = self.spec.sinks.iter();
-        sinks
-            .filter_map(|s| match &s.connector {
-                Some(SinkConnector::Kafka { connection, .. }) => Some(connection.span),
-                _ => None,
-            })
-            .chain(dead)
-            .next()
+    fn writes_to_kafka(&self) -> bool {
+        let is_kafka =
+            |s: &spec::Sink| matches!(s.connector, Some(spec::SinkConnector::Kafka { .. }));
+        let dead = matches!(
+            self.spec.dead_letters,
+            Some(spec::DeadLetters::Kafka { .. })
+        );
+        dead || self.spec.sinks.iter().any(is_kafka)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::Resolver;
-use crate::pipeline::plan::{self, Cluster, DeadLetters, SinkConnector, SourceConnector};
+use crate::pipeline::plan::{self, DeadLetters, SinkConnector};
 use crate::pipeline::spec;
 use crate::pipeline::text::{Span, Spanned};
 
@@ -165,18 +165,17 @@ impl Resolver<'_> {
 
     /// Warns of topics that are both read and written: rows may go round for ever.
     fn loops(&mut self) {
-        let read: Vec<(Cluster, String)> = self
+        let spec = self.spec;
+        let read: Vec<_> = spec
             .sources
             .iter()
-            .flatten()
             .filter_map(|s| match &s.connector {
-                SourceConnector::Kafka { cluster, topic, .. } => {
-                    Some((cluster.clone(), topic.clone()))
-                }
+                Some(spec::SourceConnector::Kafka {
+                    topic, connection, ..
+                }) => Some((self.brokers_of(connection)?, &topic.as_ref()?.value)),
                 _ => None,
             })
             .collect();
-        let spec = self.spec;
         let sinks = spec.sinks.iter().filter_map(|s| match &s.connector {
             Some(spec::SinkConnector::Kafka {
                 topic, connection, ..
@@ -189,15 +188,9 @@ impl Resolver<'_> {
             }
             _ => None,
         };
-        for (topic, connection) in sinks.chain(dead).collect::<Vec<_>>() {
-            // What is wrong with the connection has been said where it was first resolved.
-            let errors = self.findings.errors.len();
-            let cluster = self.cluster(connection);
-            self.findings.errors.truncate(errors);
-            let Some(cluster) = cluster else { continue };
-            let loops =
-                |(c, t): &&(Cluster, String)| c.brokers == cluster.brokers && *t == topic.value;
-            if read.iter().any(|r| loops(&r)) {
+        for (topic, connection) in sinks.chain(dead) {
+            let brokers = self.brokers_of(connection);
+            if brokers.is_some_and(|b| read.contains(&(b, &topic.value))) {
                 let message = format!("topic `{}` is both read and written", topic.value);
                 self.findings
                     .warning(topic.span, message)

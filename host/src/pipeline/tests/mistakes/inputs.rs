@@ -1,0 +1,206 @@
+//! Wrong sources and tables.
+
+use super::{check, with_source};
+
+const FIELDS: &str = "fields = { a = \"string\" }\n";
+
+#[test]
+fn connectors_of_sources() {
+    let cases: &[(&str, &[&str])] = &[
+        ("[sources.«s]\n", &["[sources.s] names no connector"]),
+        (
+            "[sources.s]\nfile = { path = \"a.csv\" }\n«kafka = { topic = \"t\" }\n",
+            &["two connectors: `kafka` and `file`"],
+        ),
+        (
+            "[sources.s]\n«file = {}\n",
+            &["`path` is missing in `file` of [sources.s]"],
+        ),
+        (
+            "[sources.s]\nfile = { path = «\"a.parquet\" }\n",
+            &["`.parquet` files are not supported yet"],
+        ),
+        (
+            "[sources.s]\nfile = { path = «\"a.log\" }\n",
+            &["add format ="],
+        ),
+        (
+            "[sources.s]\nformat = «\"avro\"\nfile = { path = \"a.jsonl\" }\n",
+            &["is not supported yet"],
+        ),
+        (
+            "[sources.s]\nfile = { path = \"a.csv\", «pth = 1 }\n",
+            &["did you mean `path`?"],
+        ),
+        (
+            "[sources.s]\n«parquet = { dir = \"a\" }\n",
+            &["`parquet` in [sources.s] is not supported yet"],
+        ),
+        (
+            "[sources.s]\n«kafka = { topic = \"t\" }\n",
+            &["no brokers are named"],
+        ),
+        (
+            "[sources.s]\nkafka = { topic = «\"a b\", brokers = \"h:1\" }\n",
+            &["is no name of a topic"],
+        ),
+        (
+            "[sources.s]\nkafka = { «topics = [\"a\"], brokers = \"h:1\" }\n",
+            &["`topics` in `kafka` of [sources.s] is not supported yet"],
+        ),
+        (
+            "[sources.s]\nkafka = { «pattern = \"a.*\", brokers = \"h:1\" }\n",
+            &["not supported yet"],
+        ),
+        (
+            "[sources.s]\nkafka = { topic = \"t\", start = «\"first\", brokers = \"h:1\" }\n",
+            &["expected \"earliest\", \"latest\" or a time, found \"first\""],
+        ),
+        (
+            "[sources.s]\nkafka = { topic = \"t\", on_data_loss = «\"latest\", brokers = \"h:1\" }\n",
+            &["expected \"stop\""],
+        ),
+        (
+            "[sources.s]\nkafka = { topic = \"t\", brokers = «\"localhost\" }\n",
+            &["\"localhost\" is no address"],
+        ),
+        (
+            "[sources.s]\nbad_records = «\"drop\"\nfile = { path = \"a.csv\" }\n",
+            &["expected \"dead-letter\""],
+        ),
+        (
+            "[sources.s]\nlimit = { per_second = «0, per_epoch = «1.5 }\nfile = { path = \"a.csv\" }\n",
+            &["a number above 0", "expected a whole number, found a float"],
+        ),
+        (
+            "[sources.«Clicks]\nfile = { path = \"a.csv\" }\n",
+            &["such as `clicks`"],
+        ),
+        (
+            "[sources.«\"a b\"]\nfile = { path = \"a.csv\" }\n",
+            &["`a b` is no id"],
+        ),
+    ];
+    for (marked, expected) in cases {
+        check(&format!("name = \"p\"\n{marked}{FIELDS}"), expected);
+    }
+}
+
+#[test]
+fn generators() {
+    let cases: &[(&str, &[&str])] = &[
+        ("«generate = {}", &["`kind` is missing"]),
+        (
+            "generate = { kind = «\"click\" }",
+            &["did you mean \"clicks\"?"],
+        ),
+        (
+            "generate = { kind = \"clicks\", per_second = «-5 }",
+            &["above 0"],
+        ),
+        (
+            "generate = { kind = \"clicks\", count = «-1 }",
+            &["`count` is -1"],
+        ),
+        (
+            "generate = { kind = \"clicks\", start = «\"now\" }",
+            &["a time looks like"],
+        ),
+        (
+            "generate = { kind = \"clicks\" }\n«fields = { a = \"string\" }",
+            &["brings its own `fields`"],
+        ),
+        (
+            "generate = { kind = \"clicks\" }\n«format = \"json\"",
+            &["brings its own `format`"],
+        ),
+    ];
+    for (marked, expected) in cases {
+        check(&format!("name = \"p\"\n[sources.s]\n{marked}\n"), expected);
+    }
+}
+
+#[test]
+fn fields_and_event_time() {
+    let head = "name = \"p\"\n[sources.s]\nfile = { path = \"s.jsonl\" }\n";
+    let cases: &[(&str, &[&str])] = &[
+        ("fields = { a = «\"integer\" }", &["did you mean \"int\"?"]),
+        (
+            "fields = { a = «\"strin?\" }",
+            &["did you mean \"string\"?"],
+        ),
+        (
+            "fields = { a = «\"decimal(10,2)\", b = «\"date\" }",
+            &["not supported yet", "not supported yet"],
+        ),
+        ("fields = { a = «7 }", &["expected a type"]),
+        ("«fields = {}", &["names no column"]),
+        (
+            "fields = { «a = { «pth = \"x\", type = \"int\" } }",
+            &["`path` is missing", "did you mean `path`?"],
+        ),
+        (
+            "fields = { a = { path = «\"x..y\", type = \"int\" } }",
+            &["is no path"],
+        ),
+        (
+            "fields = { «a = { path = \"x\" } }",
+            &["`type` is missing in field `a`"],
+        ),
+        ("fields = { «_time = \"timestamp\" }", &["reserved"]),
+        (
+            "fields = { a = \"string\" }\nevent_time = { field = «\"b\" }",
+            &["has no column `b`"],
+        ),
+        (
+            "fields = { a = \"string\" }\nevent_time = { field = «\"a\" }",
+            &["is of type \"string\""],
+        ),
+        (
+            "fields = { a = \"timestamp?\" }\nevent_time = { field = «\"a\" }",
+            &["\"timestamp?\""],
+        ),
+        (
+            "fields = { a = \"timestamp\" }\nevent_time = { field = \"a\", lateness = «300 }",
+            &["expected a duration such as \"5m\", found an integer"],
+        ),
+        (
+            "fields = { a = \"timestamp\" }\nevent_time = { field = \"a\", «latenes = \"5m\" }",
+            &["did you mean `lateness`?"],
+        ),
+        (
+            "fields = { a = \"timestamp\" }\n«event_time = {}",
+            &["`field` is missing"],
+        ),
+    ];
+    for (marked, expected) in cases {
+        check(&format!("{head}{marked}\n"), expected);
+    }
+    check(
+        "name = \"p\"\n[sources.«s]\nfile = { path = \"s.csv\" }\n",
+        &["`fields` is missing"],
+    );
+}
+
+#[test]
+fn tables() {
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "[tables.«t]\nkey = \"a\"\nfields = { a = \"string\" }\n",
+            &["`file` is missing"],
+        ),
+        (
+            "[tables.«t]\nfile = { path = \"t.csv\" }\nfields = { a = \"string\" }\n",
+            &["`key` is missing"],
+        ),
+        (
+            "[tables.t]\nfile = { path = \"t.csv\" }\nkey = «\"b\"\nfields = { a = \"string\" }\n",
+            &["the table has no column `b`"],
+        ),
+        (
+            "[tables.t]\n«kafka = { topic = \"t\" }\nkey = \"a\"\nfields = { a = \"string\" }\n",
+            &["`kafka` in [tables.t] is not supported yet"],
+        ),
+    ];
+    with_source(cases);
+}
