@@ -5,6 +5,7 @@
 
 mod crash;
 mod errors;
+mod kafka;
 mod pipelines;
 mod support;
 mod swaps;
@@ -18,5 +19,6 @@ fn main() {
     trials.extend(errors::trials());
     trials.extend(crash::trials());
     trials.extend(swaps::trials());
+    trials.extend(kafka::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -265,11 +265,7 @@ impl Control for Handle {
     fn rollback(&self, step: &str) -> Result<Swapped, ControlError> {
         let index = self.plugin_step(step)?;
         let meta = self.plugin_meta(index);
-        let before = meta
-            .history
-            .iter()
-            .rev()
-            .find(|v| v.digest != meta.digest);
+        let before = meta.history.iter().rev().find(|v| v.digest != meta.digest);
         let before = before.ok_or_else(|| {
             ControlError::Refused(format!(
                 "step {step} has run no other version that it could go back to"

@@ -195,7 +195,9 @@ impl Records {
             .map(|n| unit(self.draw(Draw::Noise, index, n)) - 0.5)
             .sum();
         let amount = (self.price_cents(product) * quantity) as f64 * (1.0 + 0.14 * noise);
-        let anomaly = self.draw(Draw::Anomaly, index, 0).is_multiple_of(ANOMALY_IN);
+        let anomaly = self
+            .draw(Draw::Anomaly, index, 0)
+            .is_multiple_of(ANOMALY_IN);
         let factor = if anomaly { ANOMALY_FACTOR } else { 1.0 };
         (amount * factor).round().max(1.0) as u64
     }
