@@ -31,6 +31,7 @@ pub fn tests() -> Vec<Test> {
             tombstones_and_large_records,
         ),
         ("kafka_partitions_take_turns", partitions_take_turns),
+        ("kafka_a_held_partition_loses_nothing", held_partition),
         ("kafka_group_offsets_of_decided_checkpoints", group_offsets),
     ]
 }
@@ -248,6 +249,30 @@ fn partitions_take_turns() {
     });
     // A quarter of the input lies in each.
     assert!(halfway.iter().all(|&offset| offset > 5_000), "{halfway:?}");
+}
+
+/// A partition that is held when its end was reported, and freed when there is more.
+fn held_partition() {
+    let broker = broker();
+    let topic = broker.topic("held", 2);
+    broker.produce(&topic, 0, [(1, Some("a"))]);
+    let source = source(broker, &topic, Start::Earliest);
+    let mut reader = source.reader(partitions(&source, false)).unwrap();
+    assert_eq!(read_until(&mut *reader, caught_up), ["a"]);
+
+    for round in ["b", "c"] {
+        reader.pause(&[0]);
+        broker.produce(&topic, 0, [(1, Some(round)), (1, Some("more"))]);
+        broker.produce(&topic, 1, [(1, Some("not held"))]);
+        assert_eq!(
+            read_until(&mut *reader, |_, count| count == 1),
+            ["not held"]
+        );
+        let progress = reader.progress();
+        assert!(!progress[0].caught_up, "{progress:?}");
+        reader.pause(&[]);
+        assert_eq!(read_until(&mut *reader, caught_up), [round, "more"]);
+    }
 }
 
 fn group_offsets() {

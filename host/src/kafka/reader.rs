@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::connection::{Link, cause, is_transient};
@@ -36,6 +36,8 @@ pub(super) struct KafkaReader {
     index: HashMap<i32, usize>,
     probed: Instant,
     unknown: u32,
+    /// Why it is not known where librdkafka goes on.
+    broken: Option<String>,
 }
 
 struct Part {
@@ -44,6 +46,8 @@ struct Part {
     end: Option<i64>,
     /// librdkafka has reported the end at `next`.
     at_end: bool,
+    /// Left unread for now.
+    held: bool,
     stopped: bool,
 }
 
@@ -78,6 +82,7 @@ impl KafkaReader {
             parts,
             probed: Instant::now(),
             unknown: 0,
+            broken: None,
         })
     }
 
@@ -153,6 +158,7 @@ fn part(partition: &Partition) -> Part {
         next,
         end: partition.end,
         at_end: false,
+        held: false,
         // Finished before it began: never assigned.
         stopped: partition.end.is_some_and(|end| next >= end),
     }
@@ -197,23 +203,20 @@ impl Reader for KafkaReader {
 
     fn pause(&mut self, partitions: &[u32]) {
         let Some(batches) = &self.batches else { return };
-        let list = |of: &mut dyn Iterator<Item = &Part>| {
-            let mut list = TopicPartitionList::new();
-            for part in of.filter(|p| !p.stopped) {
-                list.add_partition(&self.topic, part.id as i32);
+        let (mut hold, mut free) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for part in self.parts.iter_mut().filter(|p| !p.stopped) {
+            let held = partitions.contains(&part.id);
+            if std::mem::replace(&mut part.held, held) == held {
+                continue;
             }
-            list
-        };
-        let held = list(&mut self.parts.iter().filter(|p| partitions.contains(&p.id)));
-        let free = list(&mut self.parts.iter().filter(|p| !partitions.contains(&p.id)));
-        for result in [
-            batches.consumer().pause(&held),
-            batches.consumer().resume(&free),
-        ] {
-            if let Err(error) = result {
-                // A partition that is read all the same only fills the buffer it was to spare.
-                tracing::debug!("{}: {}", self.link.place(), cause(&error));
-            }
+            // What comes meanwhile is not seen, so the end reported before says nothing any more.
+            part.at_end = false;
+            let list = if held { &mut hold } else { &mut free };
+            list.add_partition_offset(&self.topic, part.id as i32, Offset::Offset(part.next))
+                .expect("an offset read is not negative");
+        }
+        if let Err(error) = hold_and_free(batches.consumer(), &hold, &free) {
+            self.broken.get_or_insert(cause(&error));
         }
     }
 
@@ -225,6 +228,27 @@ impl Reader for KafkaReader {
     }
 }
 
+/// Pauses some partitions and lets others go on where reading stood.
+///
+/// librdkafka resumes where it believes the application to be. After a batch read it takes the report of a partition's end
+/// for a record, and would leave the next record out: hence the seek. Resuming a partition that is not paused would fetch it
+/// again from its start, so only changes may come here.
+fn hold_and_free(
+    consumer: &BaseConsumer<SourceContext>,
+    hold: &TopicPartitionList,
+    free: &TopicPartitionList,
+) -> KafkaResult<()> {
+    if hold.count() > 0 {
+        consumer.pause(hold)?;
+    }
+    if free.count() > 0 {
+        // Without a wait: librdkafka does both in this order.
+        consumer.seek_partitions(free.clone(), Duration::ZERO)?;
+        consumer.resume(free)?;
+    }
+    Ok(())
+}
+
 impl KafkaReader {
     fn poll_batches(
         &mut self,
@@ -233,6 +257,9 @@ impl KafkaReader {
         wait: Duration,
         each: &mut dyn FnMut(Record<'_>),
     ) -> Result<(), ConnectorError> {
+        if let Some(cause) = &self.broken {
+            return Err(self.link.failed(cause));
+        }
         self.serve_events(batches)?;
         let mut failed = Ok(());
         let entries = batches.read(max.min(EPOCH_RECORDS_MAX), wait, &mut |fetched| {
