@@ -151,7 +151,8 @@ fn finished() {
         "a second run did something"
     );
     let mut more = std::fs::read_to_string(&data.clicks).unwrap();
-    more.push_str(&more.lines().next().unwrap().to_owned());
+    let again = more.lines().next().unwrap().to_owned();
+    more.push_str(&again);
     std::fs::write(&data.clicks, more + "\n").unwrap();
     let refused = run.command(&[]).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr);

@@ -22,6 +22,9 @@ use crate::sink::console::ConsoleSink;
 /// How often a waiting main thread looks around.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// A clean stop waits this long for its last checkpoint; a broker that is away could hold it up for ever.
+const STOP_MAX: Duration = Duration::from_secs(30);
+
 /// Ctrl-C and SIGTERM: the first asks for a clean stop, the second ends the process at once.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
@@ -34,7 +37,7 @@ pub struct Session {
     stop: Stop,
     pub consoles: Vec<Arc<ConsoleSink>>,
     /// Where the pipeline's topics are, if on the embedded broker.
-    pub broker: Option<EmbeddedBroker>,
+    pub broker: Option<Arc<EmbeddedBroker>>,
     _admin: Server,
 }
 
@@ -88,6 +91,7 @@ impl Session {
             drop_steps,
             clock: Arc::new(SystemClock::default()),
             stop: Arc::new(move || asked.is_asked()),
+            broker: broker.clone(),
         };
         let Some(mut engine) = open(plan, runtime, &options)? else {
             return Ok(None);
@@ -123,11 +127,14 @@ impl Session {
         each: &mut dyn FnMut(&Self) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let mut shown = Instant::now();
-        let mut told = false;
+        let mut told = None;
         while !self.running.is_over() {
-            if self.stop.is_asked() && !told {
-                told = true;
+            if self.stop.is_asked() && told.is_none() {
+                told = Some(Instant::now());
                 self.handle().stop();
+            }
+            if told.is_some_and(|at| at.elapsed() > STOP_MAX) {
+                self.handle().give_up();
             }
             if shown.elapsed() >= every {
                 shown = Instant::now();

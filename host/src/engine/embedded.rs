@@ -4,6 +4,7 @@
 //! emptied at start.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::error::RunError;
 use crate::kafka::EmbeddedBroker;
@@ -14,7 +15,7 @@ use crate::state::store::Store;
 const PARTITIONS: u32 = 4;
 
 /// Starts the embedded broker if `plan` names it, and points the plan at it.
-pub fn embed(plan: &mut Plan) -> Result<Option<EmbeddedBroker>, RunError> {
+pub fn embed(plan: &mut Plan) -> Result<Option<Arc<EmbeddedBroker>>, RunError> {
     let mut topics = BTreeSet::new();
     for (cluster, topic) in connections(plan) {
         if cluster.brokers == Brokers::Embedded {
@@ -29,13 +30,15 @@ pub fn embed(plan: &mut Plan) -> Result<Option<EmbeddedBroker>, RunError> {
     for (cluster, _) in connections(plan) {
         if cluster.brokers == Brokers::Embedded {
             cluster.brokers = Brokers::At(broker.bootstrap());
+            // Those of the broker that the file is written for: it may want a password, this one knows none.
+            cluster.properties.clear();
         }
     }
     plan.host.state = plan.host.state.join("embedded");
     if plan.host.state.exists() {
         Store::reset(&plan.host.state)?;
     }
-    Ok(Some(broker))
+    Ok(Some(Arc::new(broker)))
 }
 
 /// The pipeline writes to Kafka.

@@ -14,6 +14,7 @@ use crate::engine::meta::PluginMeta;
 use crate::engine::shared::Shared;
 use crate::engine::swap::SwapOrder;
 use crate::engine::versions::{Versions, check, plugin_of, setup};
+use crate::error::RunError;
 use crate::pipeline::plan::{Operator, Plan, Step};
 use crate::plugin::{Component, Runtime};
 use crate::time::{END_OF_TIME, Micros, NO_TIME};
@@ -60,6 +61,13 @@ impl Handle {
     /// Finish the epoch, commit and end.
     pub fn stop(&self) {
         self.shared.coordinator().stop();
+    }
+
+    /// End although the last checkpoint waits for a sink: what it held is read again at the next start.
+    pub fn give_up(&self) {
+        self.shared.fail(RunError::Worker(
+            "the output could not be delivered in time for a clean stop; the next start goes on from the last checkpoint".into(),
+        ));
     }
 
     /// The run is over.

@@ -19,7 +19,7 @@ use crate::engine::versions::{InForce, Versions};
 use crate::engine::watermark::Mode;
 use crate::engine::worker::{StepTask, Worker};
 use crate::error::{ConnectorError, RunError};
-use crate::kafka::{KafkaDeadLetters, KafkaSink, KafkaSource};
+use crate::kafka::{EmbeddedBroker, KafkaDeadLetters, KafkaSink, KafkaSource};
 use crate::limits;
 use crate::pipeline::plan::{self, Operator, Plan, SinkConnector, SourceConnector};
 use crate::plugin::Runtime;
@@ -49,6 +49,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// True once the run was asked to stop, for connectors that wait.
     pub stop: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Kept alive for as long as the pipeline.
+    pub broker: Option<Arc<EmbeddedBroker>>,
 }
 
 /// A pipeline that stands ready.
@@ -131,6 +133,7 @@ pub fn open(
         source_ids,
         coordinator,
         decided: number,
+        broker: options.broker.clone(),
     };
     let (shared, queue) = Shared::new(parts);
     let shared = Arc::new(shared);

@@ -13,6 +13,7 @@ use crate::engine::metrics::Metrics;
 use crate::engine::rate::RateLimit;
 use crate::engine::rendezvous::{Broken, Rendezvous};
 use crate::error::RunError;
+use crate::kafka::EmbeddedBroker;
 use crate::pipeline::plan::{Operator, Plan};
 use crate::sink::Sink;
 use crate::sink::dead_letters::DeadLetters;
@@ -40,6 +41,8 @@ pub struct Shared {
     failure: Mutex<Option<RunError>>,
     decided: Mutex<Decided>,
     checkpoints: SyncSender<Job>,
+    /// The embedded broker outlives all that talk to it: fields are dropped in their order.
+    _broker: Option<Arc<EmbeddedBroker>>,
     /// Monotonic microseconds at which the workers began to stand still for the last checkpoint.
     standing: AtomicU64,
 }
@@ -70,6 +73,7 @@ pub struct Parts {
     pub source_ids: Vec<u16>,
     pub coordinator: Coordinator,
     pub decided: u64,
+    pub broker: Option<Arc<EmbeddedBroker>>,
 }
 
 impl Shared {
@@ -109,6 +113,7 @@ impl Shared {
             tables: parts.tables,
             step_ids: parts.step_ids,
             source_ids: parts.source_ids,
+            _broker: parts.broker,
         };
         (shared, queue)
     }
@@ -211,7 +216,14 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(error);
+        self.give_up_output();
         self.break_up();
+    }
+
+    /// Whoever waits for a sink waits no longer: the run ends without its output.
+    pub fn give_up_output(&self) {
+        self.sinks.iter().for_each(|s| s.stop());
+        self.dead_letters.stop();
     }
 
     pub fn failure(&self) -> Option<RunError> {

@@ -49,4 +49,8 @@ impl<S: Sink + ?Sized> Sink for std::sync::Arc<S> {
     fn rows(&self) -> u64 {
         (**self).rows()
     }
+
+    fn stop(&self) {
+        (**self).stop();
+    }
 }

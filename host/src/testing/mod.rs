@@ -65,6 +65,7 @@ impl Driver {
             drop_steps: Vec::new(),
             clock: clock.clone(),
             stop: Arc::new(|| false),
+            broker: None,
         };
         Ok(open(planned, &runtime, &options)?.map(|engine| Self { engine, clock }))
     }
