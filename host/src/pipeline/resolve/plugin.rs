@@ -231,7 +231,13 @@ impl Resolver<'_> {
         component: &Arc<Component>,
         input: &SchemaRef,
     ) -> Option<PluginPlan> {
-        let tables = TableSet::unread(self.tables.iter().flatten()).ok()?;
+        // With a table missing the plugin would complain of what has been said.
+        let known: Vec<_> = self
+            .tables
+            .iter()
+            .map(Option::as_ref)
+            .collect::<Option<_>>()?;
+        let tables = TableSet::unread(known).ok()?;
         let setup = Setup {
             step: step.name.value.clone(),
             config: plugin.config.value.to_string(),

@@ -11,6 +11,7 @@ use crate::pipeline::plan::{self, Format};
 use crate::pipeline::spec::{self, FieldType};
 use crate::pipeline::text::Spanned;
 use crate::pipeline::values;
+use crate::table::TableSet;
 
 /// The Arrow type of a field.
 pub fn data_type(ty: FieldType) -> DataType {
@@ -194,16 +195,22 @@ impl Resolver<'_> {
             .and_then(|path| self.format(table.format.as_ref(), Some(path)));
         let fields = table.fields.as_ref()?;
         let schema = schema(fields);
-        let key = table.key.as_ref()?;
-        let key = self.column(key, &schema, "the table")?;
-        Some(plan::Table {
+        let written = table.key.as_ref()?;
+        let key = self.column(written, &schema, "the table")?;
+        let planned = plan::Table {
             name: table.name.value.clone(),
             path: self.spec.dir.join(&table.path.as_ref()?.value),
             format: format?,
             key,
             paths: paths(fields, format?),
             schema,
-        })
+        };
+        // Not every type can be a key.
+        if let Err(cause) = TableSet::unread([&planned]) {
+            self.findings.error(written.span, cause);
+            return None;
+        }
+        Some(planned)
     }
 
     /// The table `name`; `Some(None)`: there is one, but nothing is known of it.

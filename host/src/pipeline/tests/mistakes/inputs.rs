@@ -198,6 +198,10 @@ fn tables() {
             &["the table has no column `b`"],
         ),
         (
+            "[tables.t]\nfile = { path = \"t.csv\" }\nkey = «\"a\"\nfields = { a = \"float\" }\n",
+            &["a key is string or int"],
+        ),
+        (
             "[tables.t]\n«kafka = { topic = \"t\" }\nkey = \"a\"\nfields = { a = \"string\" }\n",
             &["`kafka` in [tables.t] is not supported yet"],
         ),
