@@ -82,6 +82,9 @@ pub enum RunError {
     /// What was asked cannot be started; nothing was changed.
     #[error("{0}")]
     Refused(String),
+    /// `bad_records = "stop"`, and there was one.
+    #[error("{0}")]
+    BadRecord(String),
     #[error("a worker failed: {0}")]
     Worker(String),
 }

@@ -1,5 +1,6 @@
 //! Source and sink against a real Apache Kafka: what the embedded broker cannot show.
 
+mod ecommerce;
 mod faults;
 mod reading;
 
@@ -18,7 +19,7 @@ use crate::support::kafka::{self, Broker};
 const PATIENCE: Duration = Duration::from_secs(90);
 
 pub fn trials() -> Vec<Trial> {
-    [reading::tests(), faults::tests()]
+    [reading::tests(), faults::tests(), ecommerce::tests()]
         .concat()
         .into_iter()
         .map(|(name, test)| trial(name, test))

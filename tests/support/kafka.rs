@@ -105,6 +105,11 @@ impl Broker {
         Some((format!("127.0.0.1:{}", node.tls_port), node.certificate()))
     }
 
+    /// `host:port` without TLS.
+    pub fn cluster_address(&self) -> &str {
+        &self.bootstrap
+    }
+
     pub fn cluster(&self) -> Cluster {
         Cluster {
             brokers: Brokers::At(self.bootstrap.clone()),

@@ -17,16 +17,17 @@ const PURCHASE: [&str; 6] = [
     "timestamp",
 ];
 
-/// An event's time on the ruler of its own text: RFC 3339 in one zone and one form sorts as time does.
+/// An event's time in milliseconds from some moment. Every month has 31 days here: the data lie around a new year, where
+/// that is true.
 fn millis(text: &str) -> i64 {
     let number = |range: std::ops::Range<usize>| {
         text[range]
             .parse::<i64>()
             .expect("a timestamp as the data write it")
     };
-    ((number(8..10) * 24 + number(11..13)) * 60 + number(14..16)) * 60_000
-        + number(17..19) * 1_000
-        + number(20..23)
+    let days = (number(0..4) * 12 + number(5..7)) * 31 + number(8..10);
+    let seconds = (days * 24 + number(11..13)) * 3_600 + number(14..16) * 60 + number(17..19);
+    seconds * 1_000 + number(20..23)
 }
 
 /// A timestamp as the host writes it: no fraction where there is none.
@@ -107,6 +108,11 @@ pub fn anomalies(transactions: &Path) -> Vec<Value> {
 
 /// `sessions` with a timeout of 10 minutes, converted by `add_to_cart`, ended by the actions in `end_on`.
 pub fn sessions(clicks: &Path, end_on: &[&str]) -> Vec<Value> {
+    sessions_of(clicks, 600_000, end_on, "add_to_cart")
+}
+
+/// `sessions` of any timeout, in milliseconds.
+pub fn sessions_of(clicks: &Path, timeout: i64, end_on: &[&str], converted_by: &str) -> Vec<Value> {
     let mut users: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for x in read_rows(clicks) {
         users
@@ -124,8 +130,8 @@ pub fn sessions(clicks: &Path, end_on: &[&str]) -> Vec<Value> {
             let last = open
                 .last()
                 .map(|x| millis(x["timestamp"].as_str().unwrap()));
-            if last.is_some_and(|l| at - l >= 600_000) || ended_at.is_some_and(|e| at > e) {
-                out.push(session(&user, &open));
+            if last.is_some_and(|l| at - l >= timeout) || ended_at.is_some_and(|e| at > e) {
+                out.push(session(&user, &open, converted_by));
                 open.clear();
                 ended_at = None;
             }
@@ -134,12 +140,12 @@ pub fn sessions(clicks: &Path, end_on: &[&str]) -> Vec<Value> {
             }
             open.push(event);
         }
-        out.push(session(&user, &open));
+        out.push(session(&user, &open, converted_by));
     }
     out
 }
 
-fn session(user: &str, events: &[Value]) -> Value {
+fn session(user: &str, events: &[Value], converted_by: &str) -> Value {
     let products: BTreeSet<&str> = events
         .iter()
         .filter_map(|x| x["product_id"].as_str())
@@ -157,6 +163,6 @@ fn session(user: &str, events: &[Value]) -> Value {
         "session_end": text(events.last()),
         "events": events.len(),
         "products": products.len(),
-        "converted": events.iter().any(|x| x["action"] == "add_to_cart"),
+        "converted": events.iter().any(|x| x["action"] == converted_by),
     })
 }

@@ -184,7 +184,7 @@ impl Worker {
             let opened = &self.shared.sources[task.source];
             let describe = |r: &RefusedRecord| opened.describe(r.partition, r.number);
             let refused = task.refused(source.bad_records).map_err(|r| {
-                RunError::Refused(format!(
+                RunError::BadRecord(format!(
                     "source {} at {}: {}; `bad_records = \"stop\"` says to stop here",
                     source.name,
                     describe(&r),

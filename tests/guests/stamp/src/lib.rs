@@ -34,7 +34,10 @@ impl Keyed for Stamp {
 
     fn row(&mut self, _: Purchase, key: &mut Key<Seen>, out: &mut Out<Mark>) {
         key.state.rows += 1;
-        out.keep(Mark { version: VERSION, seen: key.state.rows });
+        out.keep(Mark {
+            version: VERSION,
+            seen: key.state.rows,
+        });
     }
 }
 

@@ -1,0 +1,247 @@
+//! The e-commerce example as it stands in the repository, on a real broker: what comes out is what oracles say.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{PATIENCE, Test, partitions, source};
+use crate::support::kafka::Broker;
+use crate::support::{assert_same_rows, binary, oracle, plugin, read_rows, root};
+use tidemill::kafka::admin;
+use tidemill::pipeline::plan::Start;
+use tidemill::source::Source;
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        ("kafka_ecommerce_example_agrees_with_oracles", example),
+        ("kafka_broker_restart_under_a_running_pipeline", restart),
+    ]
+}
+
+const PARTITIONS: i32 = 3;
+const TOPICS: [&str; 5] = [
+    "clickstream",
+    "transactions",
+    "analytics-results",
+    "alerts",
+    "ecommerce-dead-letters",
+];
+
+/// Generated records, in files for the oracles and in the topics of the example by user.
+struct Shop {
+    dir: TempDir,
+}
+
+impl Shop {
+    fn new(broker: &Broker, count: u32) -> Self {
+        let dir = TempDir::new().unwrap();
+        let made = Command::new(binary())
+            .args([
+                "generate",
+                "--kind",
+                "ecommerce",
+                "--seed",
+                "5",
+                "--per-second",
+                "20",
+            ])
+            .args(["--users", "40", "--count", &count.to_string(), "--out"])
+            .arg(dir.path())
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        for topic in TOPICS {
+            admin::create_topic(&broker.cluster(), topic, PARTITIONS as u32, 1, &[])
+                .expect("a new topic");
+        }
+        Self { dir }
+    }
+
+    /// Writes the records `from..to` of each file, a user always to the same partition.
+    fn feed(&self, broker: &Broker, from: usize, to: usize) {
+        for (file, topic) in [
+            ("clicks.jsonl", TOPICS[0]),
+            ("transactions.jsonl", TOPICS[1]),
+        ] {
+            let text = std::fs::read_to_string(self.dir.path().join(file)).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            let mut by_partition: BTreeMap<i32, Vec<(i64, Option<&str>)>> = BTreeMap::new();
+            for line in &lines[from.min(lines.len())..to.min(lines.len())] {
+                let record: Value = serde_json::from_str(line).unwrap();
+                let user = record["user_id"].as_str().unwrap();
+                let partition = user.bytes().map(i32::from).sum::<i32>() % PARTITIONS;
+                by_partition
+                    .entry(partition)
+                    .or_default()
+                    .push((1, Some(line)));
+            }
+            for (partition, records) in by_partition {
+                broker.produce(topic, partition, records);
+            }
+        }
+    }
+
+    /// `tidemill run examples/ecommerce/pipeline.toml` on this broker, with a state of its own.
+    fn run(&self, broker: &Broker, more: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .arg("run")
+            .arg(root().join("examples/ecommerce/pipeline.toml"));
+        command
+            .arg("--brokers")
+            .arg(broker.cluster_address())
+            .args(more);
+        let state = self.dir.path().join("state");
+        command
+            .arg("--set")
+            .arg(format!("host.state=\"{}\"", state.display()));
+        for (step, folder) in [
+            ("enriched", "plugins/enrich"),
+            ("sessions", "plugins/sessions"),
+            ("anomalies", "plugins/anomaly"),
+        ] {
+            let file = plugin(folder);
+            command
+                .arg("--set")
+                .arg(format!("steps.{step}.plugin.file=\"{}\"", file.display()));
+        }
+        for source in ["clicks", "transactions"] {
+            command
+                .arg("--set")
+                .arg(format!("sources.{source}.event_time.max_ahead=\"36500d\""));
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// What sessions and anomalies the records hold, as the topic of results should.
+    fn expected(&self) -> (Vec<Value>, Vec<Value>) {
+        let ends = ["logout", "purchase_complete"];
+        let clicks = self.dir.path().join("clicks.jsonl");
+        let sessions = oracle::sessions_of(&clicks, 1_800_000, &ends, "purchase_complete");
+        let anomalies = oracle::anomalies(&self.dir.path().join("transactions.jsonl"));
+        assert!(
+            !sessions.is_empty() && !anomalies.is_empty(),
+            "the records hold nothing to compare"
+        );
+        (sessions, anomalies.iter().map(scored).collect())
+    }
+}
+
+fn scored(row: &Value) -> Value {
+    json!({ "transaction_id": row["transaction_id"], "z_score": row["z_score"] })
+}
+
+/// All records of a topic, as JSON.
+fn read(broker: &Broker, topic: &str) -> Vec<Value> {
+    let source = source(broker, topic, Start::Earliest);
+    let mut reader = source.reader(partitions(&source, true)).unwrap();
+    let (mut rows, until) = (Vec::new(), Instant::now() + PATIENCE);
+    while !reader.progress().iter().all(|p| p.finished) {
+        assert!(
+            Instant::now() < until,
+            "topic {topic} is not read to its end"
+        );
+        let each = &mut |r: tidemill::source::Record<'_>| {
+            rows.extend(r.value.map(|v| serde_json::from_slice::<Value>(v).unwrap()));
+        };
+        reader
+            .poll(10_000, Duration::from_millis(100), each)
+            .unwrap();
+    }
+    rows
+}
+
+fn of_step(rows: &[Value], step: &str) -> Vec<Value> {
+    let mut rows: Vec<Value> = rows.iter().filter(|r| r["step"] == step).cloned().collect();
+    rows.iter_mut()
+        .for_each(|r| drop(r.as_object_mut().unwrap().remove("step")));
+    rows
+}
+
+fn example() {
+    let broker = Broker::start().unwrap_or_else(|reason| panic!("{reason}"));
+    let shop = Shop::new(&broker, 20_000);
+    shop.feed(&broker, 0, usize::MAX);
+    let output = shop.run(&broker, &["--until-end"]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (sessions, anomalies) = shop.expected();
+    let results = read(&broker, "analytics-results");
+    assert_same_rows("sessions", of_step(&results, "sessions"), sessions);
+    let scores = of_step(&results, "anomalies").iter().map(scored).collect();
+    assert_same_rows("anomalies", scores, anomalies);
+    let large = read_rows(&shop.dir.path().join("transactions.jsonl"));
+    let large = large
+        .iter()
+        .filter(|r| r["amount"].as_f64().unwrap() > 250.0)
+        .count();
+    assert_eq!(
+        read(&broker, "alerts").len(),
+        large,
+        "purchases of high value"
+    );
+    assert_eq!(read(&broker, "ecommerce-dead-letters").len(), 0);
+}
+
+/// The broker goes away while the pipeline runs, and comes back: nothing is lost. At least once: rows may come twice.
+fn restart() {
+    let broker = Broker::start().unwrap_or_else(|reason| panic!("{reason}"));
+    let shop = Shop::new(&broker, 20_000);
+    shop.feed(&broker, 0, 6_000);
+    let mut host = shop
+        .run(&broker, &[])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    await_results(&broker, &mut host);
+    broker.kill();
+    broker.up();
+    shop.feed(&broker, 6_000, usize::MAX);
+    stop(&mut host);
+    let output = shop.run(&broker, &["--until-end"]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (sessions, anomalies) = shop.expected();
+    let results = read(&broker, "analytics-results");
+    assert_same_rows("sessions", once(of_step(&results, "sessions")), sessions);
+    let scores = of_step(&results, "anomalies").iter().map(scored).collect();
+    assert_same_rows("anomalies", once(scores), anomalies);
+}
+
+fn await_results(broker: &Broker, host: &mut Child) {
+    let until = Instant::now() + PATIENCE;
+    while read(broker, "analytics-results").is_empty() {
+        assert!(host.try_wait().unwrap().is_none(), "the host ended");
+        assert!(Instant::now() < until, "no result came");
+    }
+}
+
+/// SIGTERM, and a clean end.
+fn stop(host: &mut Child) {
+    // SAFETY: a signal to a child of ours that has not been waited for.
+    unsafe { libc::kill(host.id() as i32, libc::SIGTERM) };
+    let status = crate::crash::wait(host, PATIENCE).expect("SIGTERM ends the host");
+    assert!(status.success(), "{status}");
+}
+
+fn once(rows: Vec<Value>) -> Vec<Value> {
+    let by_text: BTreeMap<String, Value> = rows.into_iter().map(|r| (r.to_string(), r)).collect();
+    by_text.into_values().collect()
+}
