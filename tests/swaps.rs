@@ -217,7 +217,7 @@ fn refused_with_difference() {
         String::from_utf8_lossy(&fits.stderr)
     );
     for (other, expected) in [
-        ("plugins/anomaly", "z_score"),
+        ("plugins/anomaly", "threshold"),
         ("plugins/enrich", "Transform"),
     ] {
         let output = swap(&run, &plugin(other));

@@ -143,13 +143,13 @@ pub fn read_rows(path: &Path) -> Vec<Value> {
 
 /// Panics with the first difference unless both hold the same rows, in whatever order; floats to 1e-9.
 pub fn assert_same_rows(what: &str, mut got: Vec<Value>, mut expected: Vec<Value>) {
+    // Floats may differ in their last digits and must not decide which rows are compared.
     let order = |v: &Value| {
-        v.as_object().map(|o| {
-            o.iter()
-                .filter(|(_, v)| !v.is_f64())
-                .map(|(k, v)| format!("{k}={v}"))
-                .collect::<Vec<_>>()
-        })
+        let object = v.as_object().expect("rows are objects");
+        let exact = object.iter().filter(|(_, v)| !v.is_f64());
+        let mut members: Vec<String> = exact.map(|(k, v)| format!("{k}={v}")).collect();
+        members.sort();
+        members
     };
     got.sort_by_cached_key(order);
     expected.sort_by_cached_key(order);

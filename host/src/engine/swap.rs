@@ -164,3 +164,75 @@ fn layout(layout: StateLayout) -> String {
         StateLayout::Blob => "blob".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field};
+
+    use super::*;
+    use crate::plugin::{AlarmClock, PluginPort, RowOrder};
+
+    fn description(state: StateLayout, state_version: u32) -> Description {
+        Description {
+            name: "p".into(),
+            version: "0.1.0".into(),
+            config_schema: "{}".into(),
+            state,
+            state_version,
+            alarms: AlarmClock::None,
+            order: RowOrder::Arrival,
+        }
+    }
+
+    fn plan(ports: &[(&str, &str)]) -> PluginPlan {
+        let port = |&(name, column): &(&str, &str)| PluginPort {
+            name: name.into(),
+            adds: vec![Arc::new(Field::new(column, DataType::Float64, false))],
+            new_rows: false,
+        };
+        PluginPlan {
+            reads: Vec::new(),
+            ports: ports.iter().map(port).collect(),
+        }
+    }
+
+    #[test]
+    fn every_difference_is_named() {
+        let (old, same) = (
+            description(StateLayout::Fixed(3), 1),
+            plan(&[("main", "z")]),
+        );
+        assert_eq!(
+            differences((&old, &same), (&old, &same)),
+            Vec::<String>::new()
+        );
+        for (new, ports, expected) in [
+            (
+                description(StateLayout::Fixed(4), 1),
+                &[("main", "z")][..],
+                "4 words",
+            ),
+            (description(StateLayout::Blob, 1), &[("main", "z")], "blob"),
+            (
+                description(StateLayout::Fixed(3), 2),
+                &[("main", "z")],
+                "state version: 1",
+            ),
+            (old.clone(), &[("main", "score")], "score Float64"),
+            (old.clone(), &[("other", "z")], "`main` is missing"),
+            (
+                old.clone(),
+                &[("main", "z"), ("more", "z")],
+                "`more` is new",
+            ),
+        ] {
+            let all = differences((&old, &same), (&new, &plan(ports)));
+            assert!(
+                all.iter().any(|d| d.contains(expected)),
+                "{expected}: {all:?}"
+            );
+        }
+    }
+}

@@ -11,17 +11,24 @@ use super::text::{Span, Texts};
 pub fn within(texts: &Texts, literal: Span, decoded: Range<usize>) -> Span {
     let raw = texts.slice(literal);
     let base = texts.clamp(literal).start;
-    let from = raw_offset(raw, decoded.start);
-    let to = raw_offset(raw, decoded.end).max(from);
+    let from = raw_offset(raw, decoded.start, Side::Start);
+    let to = raw_offset(raw, decoded.end, Side::End).max(from);
     Span::new(literal.text, base + from..base + to)
 }
 
+/// A range starts at the character that it begins with, behind escaped line breaks, and ends right behind its last.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Start,
+    End,
+}
+
 /// Where byte `decoded` of the value stands in the literal `raw`.
-fn raw_offset(raw: &str, decoded: usize) -> usize {
+fn raw_offset(raw: &str, decoded: usize, side: Side) -> usize {
     let (open, close, escapes) = delimiters(raw);
     let body = &raw[open..raw.len() - close];
     let at = if escapes {
-        escaped_offset(body, decoded)
+        escaped_offset(body, decoded, side)
     } else {
         decoded.min(body.len())
     };
@@ -51,11 +58,14 @@ fn delimiters(raw: &str) -> (usize, usize, bool) {
 }
 
 /// The offset in `body`, which has escapes, of byte `decoded` of its value.
-fn escaped_offset(body: &str, decoded: usize) -> usize {
+fn escaped_offset(body: &str, decoded: usize, side: Side) -> usize {
     let mut value = 0;
     let mut at = 0;
-    while value < decoded && at < body.len() {
+    while at < body.len() {
         let (raw, bytes) = piece(&body[at..]);
+        if value >= decoded && (side == Side::End || bytes > 0) {
+            break;
+        }
         value += bytes;
         at += raw;
     }

@@ -9,7 +9,7 @@ fn connectors_of_sources() {
     let cases: &[(&str, &[&str])] = &[
         ("[sources.«s]\n", &["[sources.s] names no connector"]),
         (
-            "[sources.s]\nfile = { path = \"a.csv\" }\n«kafka = { topic = \"t\" }\n",
+            "[sources.s]\nfile = { path = \"a.csv\" }\n«kafka = { topic = \"t\", brokers = \"b:1\" }\n",
             &["two connectors: `kafka` and `file`"],
         ),
         (

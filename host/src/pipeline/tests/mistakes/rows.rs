@@ -120,7 +120,7 @@ fn steps() {
             &["nn"],
         ),
         (
-            "[steps.a]\nfrom = \"clicks\"\nwhere = \"user = \\\"x\\\" and «amout > 1\"\n",
+            "[steps.a]\nfrom = \"clicks\"\nwhere = \"\\\"user\\\" = 'x' and «amout > 1\"\n",
             &["amout"],
         ),
         (
