@@ -1,6 +1,6 @@
 //! RFC 3339 text to microseconds and back. Knows neither records nor columns.
 //!
-//! Invariant: what [`write`] makes of a time within the years 0000 to 9999, [`parse`] reads as the same time.
+//! Invariant: what [`write()`] makes of a time within the years 0000 to 9999, [`parse`] reads as the same time.
 
 use crate::time::{MICROS_PER_SECOND, Micros};
 
