@@ -4,6 +4,7 @@
 //! shown as ignored, with the reason, where there is none.
 
 mod crash;
+mod driver;
 mod errors;
 mod kafka;
 mod pipelines;
@@ -18,6 +19,7 @@ fn main() {
     trials.extend(pipelines::trials());
     trials.extend(errors::trials());
     trials.extend(crash::trials());
+    trials.extend(driver::trials());
     trials.extend(swaps::trials());
     trials.extend(kafka::trials());
     libtest_mimic::run(&arguments, trials).exit();

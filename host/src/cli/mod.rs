@@ -11,6 +11,7 @@ mod generate;
 mod logging;
 mod pace;
 mod plugin;
+mod reset;
 mod run;
 mod screen;
 mod session;
@@ -48,6 +49,7 @@ enum Command {
     #[command(subcommand)]
     Plugin(plugin::Command),
     Status(status::Arguments),
+    Reset(reset::Arguments),
 }
 
 /// Runs the command that this process was called with.
@@ -68,6 +70,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plugin(command) => plugin::run(command),
         Command::Status(arguments) => status::run(arguments),
+        Command::Reset(arguments) => reset::run(&arguments),
     }
 }
 

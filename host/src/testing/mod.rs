@@ -57,7 +57,7 @@ impl Driver {
             brokers: None,
         };
         let spec = load(file, &overrides).map_err(refused)?;
-        let runtime = Runtime::new(None)?;
+        let runtime = Runtime::new(Some(spec.dir.join("plugin-cache")))?;
         let planned = plan(&spec, &runtime).map_err(refused)?;
         let clock = Arc::new(ManualClock::new(START));
         let options = Options {
