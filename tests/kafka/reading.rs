@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidemill::kafka::{KafkaSource, TopicProducer, admin};
 use tidemill::pipeline::plan::Start;
-use tidemill::source::{Progress, Source};
+use tidemill::source::{Partition, Progress, Source};
 
 use super::{PATIENCE, Test, at, broker, caught_up, finished, partitions, read_until, source};
 
@@ -72,9 +72,8 @@ fn only_committed_records() {
     broker.transaction(&topic, 0, &["never"]).abort();
 
     let source = source(broker, &topic, Start::Earliest);
-    let parts = partitions(&source, true);
     // 5 records and a control record for each of 3 transactions.
-    assert_eq!(parts[0].end, Some(8));
+    let parts = ended_at(&source, 8);
     let mut reader = source.reader(parts).unwrap();
     assert_eq!(read_until(&mut *reader, finished), ["a", "b", "c"]);
     assert_eq!(reader.progress()[0].next.offset, 8);
@@ -86,6 +85,22 @@ fn only_committed_records() {
         .unwrap();
     let mut reader = source.reader(parts).unwrap();
     assert_eq!(read_until(&mut *reader, finished), ["d"]);
+}
+
+/// The one partition once it ends at `end`: the broker writes the marker of an ended transaction after it has answered.
+fn ended_at(source: &KafkaSource, end: i64) -> Vec<Partition> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let parts = partitions(source, true);
+        if parts[0].end == Some(end) {
+            return parts;
+        }
+        assert!(
+            Instant::now() < until,
+            "ends at {:?}, expected {end}",
+            parts[0].end
+        );
+    }
 }
 
 fn open_transaction() {
