@@ -3,6 +3,7 @@
 //! Synchronous and blind to formats and protocols: sources, steps and sinks are behind their traits. `run` has the threads;
 //! everything else is the same under `testing::Driver`, with one worker and a clock that is moved by hand.
 
+pub mod assemble;
 pub mod checkpoint;
 pub mod clock;
 pub mod control;

@@ -8,20 +8,18 @@ use std::sync::mpsc::Receiver;
 
 use serde_json::Value;
 
+use crate::engine::assemble;
 use crate::engine::checkpoint::Checkpointer;
 use crate::engine::clock::Clock;
 use crate::engine::coordinator::{Coordinator, first_steps};
-use crate::engine::exchange::{owned, owner};
 use crate::engine::meta::{EngineMeta, SourceMeta, StepMeta};
 use crate::engine::shared::{Job, Parts, Shared};
-use crate::engine::take::{Rows, SourceTask};
-use crate::engine::versions::{InForce, Versions};
+use crate::engine::versions::Versions;
 use crate::engine::watermark::Mode;
-use crate::engine::worker::{StepTask, Worker};
+use crate::engine::worker::Worker;
 use crate::error::{ConnectorError, RunError};
 use crate::kafka::{EmbeddedBroker, KafkaDeadLetters, KafkaSink, KafkaSource};
-use crate::limits;
-use crate::pipeline::plan::{self, Operator, Plan, SinkConnector, SourceConnector};
+use crate::pipeline::plan::{self, Plan, SinkConnector, SourceConnector};
 use crate::plugin::Runtime;
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
@@ -31,15 +29,9 @@ use crate::source::file::FileSource;
 use crate::source::generate::GenerateSource;
 use crate::source::{Partition, Source};
 use crate::state::Meta;
-use crate::state::key::{KeyEncoder, key_group};
 use crate::state::store::{Prepared, Store};
-use crate::step::keyed::{Keyed, KeyedSpec, Ordered};
-use crate::step::lookup::Lookup;
-use crate::step::project::Project;
-use crate::step::transform::Transform;
-use crate::step::{Restore, Step, StepError};
 use crate::table::TableSet;
-use crate::time::{Micros, NO_TIME};
+use crate::time::NO_TIME;
 
 /// How a run is to go.
 pub struct Options {
@@ -138,7 +130,7 @@ pub fn open(
     let (shared, queue) = Shared::new(parts);
     let shared = Arc::new(shared);
     let workers = (0..shared.plan.host.workers)
-        .map(|w| make_worker(w, &shared, &partitions, &in_force, &store, &meta))
+        .map(|w| assemble::worker(w, &shared, &partitions, &in_force, &store, &meta))
         .collect::<Result<Vec<_>, _>>()?;
     let checkpointer = Checkpointer::new(store);
     Ok(Some(Engine {
@@ -376,187 +368,4 @@ fn commit_start(
         finished: false,
     })?;
     Ok(number)
-}
-
-fn make_worker(
-    index: usize,
-    shared: &Arc<Shared>,
-    partitions: &[Vec<Partition>],
-    in_force: &BTreeMap<usize, InForce>,
-    store: &Store,
-    meta: &EngineMeta,
-) -> Result<Worker, RunError> {
-    let workers = shared.plan.host.workers;
-    let mut sources = Vec::new();
-    for (source, all) in partitions.iter().enumerate() {
-        let mine = |(i, _): &(usize, &Partition)| (source + i) % workers == index;
-        let mine: Vec<Partition> = all
-            .iter()
-            .enumerate()
-            .filter(mine)
-            .map(|(_, p)| p.clone())
-            .collect();
-        if !mine.is_empty() {
-            let share = (mine.len(), all.len());
-            sources.push(source_task(source, shared, mine, share)?);
-        }
-    }
-    let mut steps = Vec::new();
-    for (i, plan) in shared.plan.steps.iter().enumerate() {
-        let mut step = make_step(i, shared, in_force.get(&i))?;
-        let watermark = meta.steps.get(&plan.name).map_or(NO_TIME, |s| s.watermark);
-        let id = shared.step_ids[i];
-        let mut stored = Stored {
-            store,
-            id,
-            worker: index,
-            workers,
-            key_groups: shared.plan.host.key_groups,
-            watermark,
-        };
-        step.restore(&mut stored).map_err(|e| {
-            RunError::Worker(format!("step {}: restoring its state: {e}", plan.name))
-        })?;
-        let encoder = shared.exchanges[i]
-            .is_some()
-            .then(|| key_encoder(shared, i))
-            .transpose()?;
-        steps.push(StepTask { step, encoder });
-    }
-    Ok(Worker::new(index, sources, steps, shared.clone()))
-}
-
-fn source_task(
-    source: usize,
-    shared: &Arc<Shared>,
-    partitions: Vec<Partition>,
-    (mine, all): (usize, usize),
-) -> Result<SourceTask, RunError> {
-    let plan = &shared.plan.sources[source];
-    let column = plan.event_time.as_ref().map(|t| t.column);
-    let opened = &shared.sources[source];
-    let decoder = crate::format::decoder(
-        plan.format,
-        &plan.schema,
-        &plan.paths,
-        column,
-        opened.header().as_deref(),
-    )
-    .map_err(|cause| ConnectorError::failed(format!("source {}", plan.name), cause))?;
-    let per_epoch = plan.limit.per_epoch.unwrap_or(usize::MAX).div_ceil(all) * mine;
-    Ok(SourceTask {
-        source,
-        number: shared.source_ids[source],
-        reader: opened.reader(partitions)?,
-        decoder,
-        event_time: plan.event_time.clone(),
-        rows: Rows::default(),
-        per_epoch: per_epoch.clamp(1, limits::EPOCH_RECORDS_MAX),
-    })
-}
-
-fn key_encoder(shared: &Shared, step: usize) -> Result<KeyEncoder, RunError> {
-    let plan = &shared.plan.steps[step];
-    let schema = input_schema(&shared.plan, plan);
-    let types: Vec<_> = plan
-        .key
-        .iter()
-        .map(|&i| schema.field(i).data_type().clone())
-        .collect();
-    KeyEncoder::new(&types).map_err(|e| RunError::Refused(format!("step {}: {e}", plan.name)))
-}
-
-/// The schema of a step's first input.
-pub fn input_schema(plan: &Plan, step: &plan::Step) -> arrow::datatypes::SchemaRef {
-    match step.inputs[0] {
-        plan::Input::Source(i) => plan.sources[i].schema.clone(),
-        plan::Input::Port { step, port } => plan.steps[step].ports[port].schema.clone(),
-    }
-}
-
-fn make_step(
-    index: usize,
-    shared: &Arc<Shared>,
-    in_force: Option<&InForce>,
-) -> Result<Box<dyn Step>, RunError> {
-    let plan = &shared.plan.steps[index];
-    let failed = |e: StepError| RunError::Refused(format!("step {}: {e}", plan.name));
-    Ok(match &plan.operator {
-        Operator::Project { filter, projection } => {
-            Box::new(Project::new(filter.clone(), projection.clone()))
-        }
-        Operator::Lookup(lookup) => {
-            let input = input_schema(&shared.plan, plan);
-            Box::new(Lookup::new(lookup, shared.tables.clone(), &input).map_err(failed)?)
-        }
-        Operator::Plugin(plugin) => {
-            let in_force = in_force.expect("every plugin step has a version in force");
-            let instance = in_force.instantiate(&shared.plan, index, &shared.tables)?;
-            let schemas = plan
-                .ports
-                .iter()
-                .enumerate()
-                .filter(|(i, _)| Some(*i) != plugin.late_port);
-            let ports = schemas.map(|(_, p)| p.schema.clone()).collect();
-            if plan.key.is_empty() {
-                Box::new(Transform::new(instance, ports, plugin.limits.failed))
-            } else {
-                let spec = KeyedSpec {
-                    key: plan.key.clone(),
-                    key_groups: shared.plan.host.key_groups,
-                    input: input_schema(&shared.plan, plan),
-                    ports,
-                    ordered: (plugin.order == plan::Order::EventTime).then(|| Ordered {
-                        late_port: plugin
-                            .late_port
-                            .expect("event-time order has the port `late`"),
-                    }),
-                    failed_max: plugin.limits.failed,
-                };
-                Box::new(Keyed::new(spec, instance).map_err(failed)?)
-            }
-        }
-    })
-}
-
-/// The state of one step as one worker reads it back.
-struct Stored<'a> {
-    store: &'a Store,
-    id: u16,
-    worker: usize,
-    workers: usize,
-    key_groups: u16,
-    watermark: Micros,
-}
-
-impl Restore for Stored<'_> {
-    fn worker(&self) -> usize {
-        self.worker
-    }
-
-    fn watermark(&self) -> Micros {
-        self.watermark
-    }
-
-    fn owns(&self, hash: u64) -> bool {
-        owner(
-            key_group(hash, self.key_groups),
-            self.key_groups,
-            self.workers,
-        ) == self.worker
-    }
-
-    fn entries(
-        &mut self,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let mine = owned(self.worker, self.key_groups, self.workers);
-        self.store
-            .load_groups(self.id, mine, &mut |_, key, value| each(key, value))
-            .map_err(|e| e.to_string())
-    }
-
-    fn segments(&mut self) -> Result<Vec<(u64, Vec<u8>)>, String> {
-        self.store.segments(self.id).map_err(|e| e.to_string())
-    }
 }

@@ -9,9 +9,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::engine::assemble::input_schema;
 use crate::engine::coordinator::record_version;
 use crate::engine::meta::EngineMeta;
-use crate::engine::open::input_schema;
 use crate::engine::swap::differences;
 use crate::error::{RunError, StateError};
 use crate::pipeline::plan::{Operator, Plan, Plugin};
