@@ -19,6 +19,7 @@ use crate::plugin::{
 use crate::state::Delta;
 use crate::state::key::KeyEncoder;
 use crate::state::keyed::KeyedTable;
+use crate::step::groups::Groups;
 use crate::step::order::OrderBuffer;
 use crate::step::transform::{check_failures, kept, paused, record_batch, report};
 use crate::step::{Gauges, Output, Refused, Restore, Step, StepError, Tick};
@@ -383,49 +384,6 @@ impl Step for Keyed {
             plugin_nanos: self.instance.nanos(),
             late: self.late,
         }
-    }
-}
-
-/// Numbers the keys of a call 0.. in order of their first row.
-#[derive(Debug, Default)]
-struct Groups {
-    /// By slot: the call that last saw it, and its group there.
-    seen: Vec<(u32, u32)>,
-    call: u32,
-    slots: Vec<u32>,
-    of_row: Vec<u32>,
-    first_rows: Vec<u32>,
-}
-
-impl Groups {
-    fn begin(&mut self) {
-        self.call = self.call.wrapping_add(1);
-        if self.call == 0 {
-            self.seen.fill((0, 0));
-            self.call = 1;
-        }
-        self.slots.clear();
-        self.of_row.clear();
-        self.first_rows.clear();
-    }
-
-    fn add(&mut self, slot: u32, row: u32) {
-        if self.seen.len() <= slot as usize {
-            self.seen
-                .resize((slot as usize + 1).next_power_of_two(), (0, 0));
-        }
-        let seen = &mut self.seen[slot as usize];
-        if seen.0 != self.call {
-            *seen = (self.call, self.slots.len() as u32);
-            self.slots.push(slot);
-            self.first_rows.push(row);
-        }
-        self.of_row.push(seen.1);
-    }
-
-    /// A group without rows.
-    fn push(&mut self, slot: u32) {
-        self.slots.push(slot);
     }
 }
 

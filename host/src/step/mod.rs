@@ -2,6 +2,7 @@
 //!
 //! A step knows no Kafka, no file, no clock: rows, watermarks and its own state come in, rows, dead letters and state changes go out.
 
+pub mod groups;
 pub mod keyed;
 pub mod lookup;
 pub mod order;
