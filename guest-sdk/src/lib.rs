@@ -95,7 +95,7 @@
 //!
 //! **State** belongs to a key. `#[derive(State, Default)]` on a struct of 8-byte fields (`u64`, `i64`, `f64`, [`Timestamp`],
 //! [`Duration`]) has a fixed layout and is not decoded: 20 ns a row. `#[derive(Serialize, Deserialize, Default)]` on any type
-//! is kept as MessagePack: 44 ns a row, and more for large state. [`Key::forget`] drops it. When its layout or meaning
+//! is kept as MessagePack: 44 ns a row, and more for large state; a [`StringSet`] is read as one piece. [`Key::forget`] drops it. When its layout or meaning
 //! changes, raise [`Keyed::STATE_VERSION`] and convert older state in [`Keyed::migrate`].
 //!
 //! **Alarms.** Each key has one. [`Key::wake_at`] sets it, [`Keyed::alarm`] is called when the clock named by
@@ -169,6 +169,7 @@ pub mod row;
 mod setup;
 #[doc(hidden)]
 pub mod state;
+mod string_set;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod time;
@@ -182,6 +183,7 @@ pub use panic::report_panics;
 pub use row::{ColumnSpec, EVENT_TIME, Field, LookupSpec, Row};
 pub use setup::Setup;
 pub use state::{NewState, OldState, State};
+pub use string_set::StringSet;
 pub use tidemill_guest_macros::{Columns, Ports, Row, State};
 pub use time::{Duration, Timestamp};
 pub use transform::{Transform, TransformRuntime};
@@ -192,8 +194,8 @@ pub use serde;
 pub mod prelude {
     pub use crate::{
         Alarms, Columns, Counter, Duration, Extend, Histogram, Key, Keyed, NewState, OldState,
-        Order, Out, Ports, Row, Rows, Select, Setup, State, Timestamp, Transform, debug, error,
-        info, plugin, trace, warn,
+        Order, Out, Ports, Row, Rows, Select, Setup, State, StringSet, Timestamp, Transform, debug,
+        error, info, plugin, trace, warn,
     };
     pub use serde::{Deserialize, Serialize};
 }

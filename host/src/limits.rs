@@ -79,13 +79,13 @@ pub const LOG_BLOB_BYTES_MAX: usize = (1 << 20) - 4_096;
 pub const LOG_CACHE_BYTES: usize = 64 << 20;
 pub const STATE_CACHE_BYTES: usize = 128 << 20;
 /// Changed keys below which a merge into `state.redb` is not worth its writes...
-pub const MERGE_KEYS_MIN: u64 = 16 << 10;
+pub const MERGE_KEYS_MIN: u64 = 64 << 10;
+/// ... or below this part of the merged ones...
+pub const MERGE_KEYS_PART: u64 = 1;
 /// ... unless the log has grown to so many bytes...
 pub const MERGE_UNMERGED_BYTES_MAX: u64 = 256 << 20;
 /// ... or checkpoints.
 pub const MERGE_CHECKPOINTS_MAX: u64 = 512;
-/// Bytes of keys and values in a leaf of `state.redb` after some time of use.
-pub const MERGE_LEAF_BYTES: u64 = 2_500;
 /// One transaction of a merge; each key may change a page of 4 KiB.
 pub const MERGE_SLICE_KEYS: usize = 12 << 10;
 pub const MERGE_SLICE_BYTES: usize = 16 << 20;

@@ -39,8 +39,7 @@ struct Open {
     start: Timestamp,
     last: Timestamp,
     events: i64,
-    /// Distinct products in the order of their names: found in a few steps, and small as MessagePack.
-    products: Vec<String>,
+    products: StringSet,
     converted: bool,
     ended: bool,
 }
@@ -72,12 +71,8 @@ impl Keyed for Sessions {
             .iter()
             .any(|action| action == event.action);
         open.ended |= self.end_on.iter().any(|action| action == event.action);
-        if let Some(product) = event.product_id
-            && let Err(place) = open
-                .products
-                .binary_search_by(|known| known.as_str().cmp(product))
-        {
-            open.products.insert(place, product.to_owned());
+        if let Some(product) = event.product_id {
+            open.products.insert(product);
         }
         let end = open.last
             + if open.ended {
