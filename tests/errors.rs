@@ -5,8 +5,9 @@ use std::process::Command;
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
+use crate::pipelines::sinks;
 use crate::support::data::Data;
-use crate::support::{Pipeline, assert_same_rows, binary, read_rows, trial};
+use crate::support::{Pipeline, assert_same_rows, binary, plugin, read_rows, trial};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -24,6 +25,10 @@ pub fn trials() -> Vec<Trial> {
         ),
         trial("mistakes_of_a_file_are_told_at_once", mistakes_at_once),
         trial("usage_errors_exit_2", usage),
+        trial(
+            "rows_that_wait_beyond_their_limit_stop_the_host",
+            waiting_beyond_the_limit,
+        ),
     ]
 }
 
@@ -262,5 +267,23 @@ fn usage() {
             "{arguments:?}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
+    }
+}
+
+fn waiting_beyond_the_limit() {
+    let dir = TempDir::new().unwrap();
+    let data = Data::write(dir.path(), 40_000, 24);
+    let text = format!(
+        "{}[steps.sessions]\nfrom = \"clicks\"\nkey = [\"user_id\"]\nlimits = {{ wait = \"1MB\" }}\n\
+         plugin = {{ file = \"{}\", config = {{ timeout = \"30m\" }} }}\n{}",
+        data.clicks("").replace("\"5m\"", "\"3650d\""),
+        plugin("plugins/sessions").display(),
+        sinks(&["sessions"]),
+    );
+    let output = Pipeline::new(2, &text).command(&[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for named in ["step sessions", "`limits.wait` (1 MB)", "`lateness`"] {
+        assert!(said.contains(named), "{said}");
     }
 }

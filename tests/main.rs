@@ -7,6 +7,7 @@ mod crash;
 mod driver;
 mod errors;
 mod kafka;
+mod pauses;
 mod pipelines;
 mod support;
 mod swaps;
@@ -21,6 +22,7 @@ fn main() {
     trials.extend(crash::trials());
     trials.extend(driver::trials());
     trials.extend(swaps::trials());
+    trials.extend(pauses::trials());
     trials.extend(kafka::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

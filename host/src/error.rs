@@ -79,6 +79,9 @@ pub enum RunError {
     /// The pipeline stands still until someone looks at it.
     #[error("paused: {0}")]
     Paused(String),
+    /// Rows that wait for event-time order have reached their limit.
+    #[error("{0}")]
+    Waiting(String),
     /// What was asked cannot be started; nothing was changed.
     #[error("{0}")]
     Refused(String),

@@ -12,6 +12,7 @@ pub(crate) fn status() -> Status {
         workers: 2,
         epoch: 5_200,
         checkpoint: CheckpointStatus {
+            count: 7,
             number: 61,
             age_ms: 400,
             last_ms: 3.25,

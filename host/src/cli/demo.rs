@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::session::{Session, Stop};
 use super::{Failure, example, generate, pace, screen, status, terminal};
-use crate::engine::handle::Handle;
+use crate::engine::supervisor::Supervisor;
 use crate::engine::watermark::Mode;
 use crate::error::ConnectorError;
 use crate::kafka::{EmbeddedBroker, GeneratorFeed};
@@ -66,12 +66,14 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         file.display()
     ));
     let feed = Feed::start(&session, topics, stop.clone())?;
-    let handle = session.handle().clone();
+    let supervisor = session.supervisor().clone();
     let end = arguments.duration.map(|d| Instant::now() + d);
     let ended = watch(session, &stop, end);
     feed.join()?;
     ended?;
-    terminal::print(&screen::summary(&crate::admin::Control::status(&*handle)))
+    terminal::print(&screen::summary(&crate::admin::Control::status(
+        &*supervisor,
+    )))
 }
 
 /// The example is written for a real broker. Its made-up records run ahead of the clock, which a real stream must not.
@@ -89,7 +91,7 @@ fn overrides() -> Overrides {
 }
 
 /// Shows a picture every two seconds until the end, of itself or at `end`.
-fn watch(session: Session, stop: &Stop, end: Option<Instant>) -> Result<(), Failure> {
+fn watch(mut session: Session, stop: &Stop, end: Option<Instant>) -> Result<(), Failure> {
     let mut shown = Instant::now();
     session.watch(Duration::ZERO, &mut |session| {
         if end.is_some_and(|end| Instant::now() >= end) && !stop.is_asked() {
@@ -100,7 +102,7 @@ fn watch(session: Session, stop: &Stop, end: Option<Instant>) -> Result<(), Fail
         }
         shown = Instant::now();
         let tables: String = session
-            .consoles
+            .consoles()
             .iter()
             .map(|console| console.render())
             .collect();
@@ -143,7 +145,7 @@ impl Feed {
         let parts = ecommerce(&records());
         let topics = parts
             .iter()
-            .map(|part| open(broker, part.kind, &sources, session.handle()))
+            .map(|part| open(broker, part.kind, &sources, session.supervisor()))
             .collect::<Result<Vec<_>, _>>()?;
         let thread = std::thread::Builder::new()
             .name("generator".into())
@@ -185,7 +187,7 @@ fn open(
     broker: &EmbeddedBroker,
     kind: GenerateKind,
     sources: &BTreeMap<String, usize>,
-    handle: &Arc<Handle>,
+    supervisor: &Arc<Supervisor>,
 ) -> Result<GeneratorFeed, Failure> {
     let topic = generate::topic(kind);
     let source = *sources.get(topic).ok_or_else(|| {
@@ -195,13 +197,13 @@ fn open(
         brokers: Brokers::At(broker.bootstrap()),
         properties: BTreeMap::new(),
     };
-    let handle = handle.clone();
+    let supervisor = supervisor.clone();
     let consumed = move |partition| {
-        handle
-            .shared()
-            .coordinator()
-            .position(source, partition)
-            .map_or(0, |position| position.offset)
+        // A paused pipeline consumes nothing.
+        let position = supervisor
+            .handle()
+            .and_then(|run| run.shared().coordinator().position(source, partition));
+        position.map_or(0, |position| position.offset)
     };
     Ok(GeneratorFeed::open(&cluster, topic, Box::new(consumed))?)
 }

@@ -1,7 +1,6 @@
 //! `tidemill run`: a pipeline, for ever or to the end of its input.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -9,8 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::session::{Session, Stop};
 use super::{Failure, Set, screen, status, terminal};
-use crate::engine::control::Control;
-use crate::engine::handle::Handle;
+use crate::engine::control::Status;
 use crate::engine::watermark::Mode;
 use crate::pipeline::{self, Overrides, load};
 use crate::plugin::Runtime;
@@ -64,7 +62,8 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let plan = pipeline::plan(&spec, &runtime).map_err(Failure::Pipeline)?;
     let (name, summary) = (plan.name.clone(), arguments.summary);
     let stop = Stop::listen()?;
-    let Some(session) = Session::start(plan, &runtime, mode, arguments.drop_state, stop)? else {
+    let Some(mut session) = Session::start(plan, &runtime, mode, arguments.drop_state, stop)?
+    else {
         terminal::progress(&format!(
             "{name}: nothing to do, its input was read to the end before"
         ));
@@ -76,39 +75,36 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         "{name}: running; `tidemill status {}` tells more",
         arguments.pipeline.display()
     ));
-    let handle = session.handle().clone();
     let result = session.watch(SHOW_EVERY, &mut show);
     if let Some(path) = summary {
-        write(&path, &summarize(&handle, started))?;
+        write(&path, &summarize(session.status(), started))?;
     }
     result?;
-    terminal::progress(screen::summary(&handle.status()).trim_end());
+    terminal::progress(screen::summary(&session.status()).trim_end());
     Ok(())
 }
 
 fn show(session: &Session) -> Result<(), Failure> {
-    for console in &session.consoles {
+    for console in session.consoles() {
         terminal::print(&console.render())?;
     }
     Ok(())
 }
 
-fn summarize(handle: &Arc<Handle>, started: Instant) -> Value {
-    let status = handle.status();
+fn summarize(status: Status, started: Instant) -> Value {
     let named =
         |entries: Vec<(String, Value)>| Value::Object(entries.into_iter().collect::<Map<_, _>>());
     let steps = status.steps.into_iter().map(|s| {
         let counts = json!({ "rows_in": s.rows_in, "rows_out": s.rows_out, "late": s.late, "dead_letters": s.dead_letters });
         (s.name, counts)
     });
-    let metrics = &handle.shared().metrics;
     json!({
         "sources": named(status.sources.into_iter().map(|s| (s.name, json!({ "records_in": s.records_in, "bad": s.bad }))).collect()),
         "steps": named(steps.collect()),
         "sinks": named(status.sinks.into_iter().map(|s| (s.name, json!({ "records_out": s.records_out }))).collect()),
         "dead_letters": status.dead_letters,
-        "epochs": metrics.epochs.load(std::sync::atomic::Ordering::Relaxed),
-        "checkpoints": metrics.checkpoints.load(std::sync::atomic::Ordering::Relaxed),
+        "epochs": status.epoch,
+        "checkpoints": status.checkpoint.count,
         "wall_seconds": started.elapsed().as_secs_f64(),
         "cpu_seconds": cpu_seconds(),
         "max_resident_bytes": usage().ru_maxrss * 1024,

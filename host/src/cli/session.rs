@@ -10,10 +10,10 @@ use crate::cli::{Failure, terminal};
 use crate::engine::clock::SystemClock;
 use crate::engine::control::{Control, Status};
 use crate::engine::embedded::{embed, has_kafka_sink};
-use crate::engine::handle::Handle;
-use crate::engine::open::{Options, open};
-use crate::engine::run::Running;
+use crate::engine::open::Options;
+use crate::engine::supervisor::{Supervised, Supervisor};
 use crate::engine::watermark::Mode;
+use crate::error::RunError;
 use crate::kafka::EmbeddedBroker;
 use crate::pipeline::plan::{Delivery, Plan};
 use crate::plugin::Runtime;
@@ -33,9 +33,10 @@ pub struct Stop {
 
 /// A running pipeline and what belongs to it.
 pub struct Session {
-    running: Running,
+    supervisor: Arc<Supervisor>,
+    /// None while the pipeline is paused, and at the end.
+    run: Option<Supervised>,
     stop: Stop,
-    pub consoles: Vec<Arc<ConsoleSink>>,
     /// Where the pipeline's topics are, if on the embedded broker.
     pub broker: Option<Arc<EmbeddedBroker>>,
     _admin: Server,
@@ -92,56 +93,115 @@ impl Session {
             clock: Arc::new(SystemClock::default()),
             stop: Arc::new(move || asked.is_asked()),
             broker: broker.clone(),
+            swap: None,
         };
-        let Some(mut engine) = open(plan, runtime, &options)? else {
+        let Some((supervisor, run)) = Supervisor::start(plan, runtime, options)? else {
             return Ok(None);
         };
-        let consoles = std::mem::take(&mut engine.consoles);
-        let running = engine.start()?;
-        let admin = admin::serve(running.handle().clone(), &state, port).map_err(|e| {
+        let admin = admin::serve(supervisor.clone(), &state, port).map_err(|e| {
             Failure::Failed(format!(
                 "the admin API cannot listen on 127.0.0.1:{port}: {e}"
             ))
         })?;
         Ok(Some(Self {
-            running,
+            supervisor,
+            run: Some(run),
             stop,
-            consoles,
             broker,
             _admin: admin,
         }))
     }
 
-    pub fn handle(&self) -> &Arc<Handle> {
-        self.running.handle()
+    /// Answers for the pipeline, paused or not.
+    pub fn supervisor(&self) -> &Arc<Supervisor> {
+        &self.supervisor
     }
 
     pub fn status(&self) -> Status {
-        self.handle().status()
+        self.supervisor.status()
     }
 
-    /// Waits to the end; calls `each` every `every` until then.
+    /// Of the run that there is now.
+    pub fn consoles(&self) -> &[Arc<ConsoleSink>] {
+        self.run.as_ref().map_or(&[], |run| &run.consoles)
+    }
+
+    /// Waits to the end; calls `each` every `every` until then. A pipeline without end waits out its pauses.
     pub fn watch(
-        self,
+        &mut self,
         every: Duration,
         each: &mut dyn FnMut(&Self) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut shown = Instant::now();
+        let mut pace = Pace {
+            every,
+            shown: Instant::now(),
+            each,
+        };
+        loop {
+            match self.watch_run(&mut pace)? {
+                Err(RunError::Paused(why))
+                    if self.supervisor.waits_out_pauses() && !self.stop.is_asked() =>
+                {
+                    self.wait_for_plugin(why, &mut pace)?;
+                }
+                ended => {
+                    self.supervisor.rest(None);
+                    return ended.map_err(Failure::from);
+                }
+            }
+            if self.run.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// To the end of the run that there is; how it ended.
+    fn watch_run(&mut self, pace: &mut Pace<'_>) -> Result<Result<(), RunError>, Failure> {
         let mut told = None;
-        while !self.running.is_over() {
+        while let Some(run) = self.run.as_ref().filter(|run| !run.running.is_over()) {
+            let handle = run.running.handle();
             if self.stop.is_asked() && told.is_none() {
                 told = Some(Instant::now());
-                self.handle().stop();
+                handle.stop();
             }
             if told.is_some_and(|at| at.elapsed() > STOP_MAX) {
-                self.handle().give_up();
+                handle.give_up();
             }
-            if shown.elapsed() >= every {
-                shown = Instant::now();
-                each(&self)?;
-            }
-            std::thread::sleep(LOOK_EVERY);
+            pace.look(self)?;
         }
-        self.running.join().map_err(Failure::from)
+        Ok(self.run.take().map_or(Ok(()), |run| run.running.join()))
+    }
+
+    /// Stands still until a plugin is swapped in with which the pipeline starts again, or a stop is asked for.
+    fn wait_for_plugin(&mut self, why: String, pace: &mut Pace<'_>) -> Result<(), Failure> {
+        tracing::error!(
+            "the pipeline is paused: {why}. What came after the last checkpoint is dropped and will be read again. It goes on \
+             when a plugin is swapped in (`tidemill plugin swap PIPELINE STEP FILE`; the same file tries again)"
+        );
+        self.supervisor.rest(Some(why));
+        while self.run.is_none() && !self.stop.is_asked() {
+            self.run = self.supervisor.resume();
+            pace.look(self)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is shown while a pipeline is watched.
+struct Pace<'a> {
+    every: Duration,
+    shown: Instant,
+    each: &'a mut dyn FnMut(&Session) -> Result<(), Failure>,
+}
+
+impl Pace<'_> {
+    /// Shows the session if it is time, and waits a little.
+    fn look(&mut self, session: &Session) -> Result<(), Failure> {
+        if self.shown.elapsed() >= self.every {
+            self.shown = Instant::now();
+            (self.each)(session)?;
+        }
+        std::thread::sleep(LOOK_EVERY);
+        Ok(())
     }
 }

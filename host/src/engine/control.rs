@@ -54,6 +54,8 @@ pub enum RunState {
 pub struct CheckpointStatus {
     /// The last one decided.
     pub number: u64,
+    /// How many were decided since the start.
+    pub count: u64,
     /// Since it was decided.
     pub age_ms: u64,
     /// From its cut until it was decided.

@@ -20,8 +20,17 @@ pub struct Report {
     pub sources: Vec<(usize, Vec<(Progress, Option<Micros>)>)>,
     /// Records were taken, or the last epoch gave rows.
     pub active: bool,
-    /// Steps whose waiting rows are at their bound, with the bytes held.
-    pub full: Vec<(usize, usize)>,
+    /// Steps whose waiting rows have reached their bound.
+    pub full: Vec<(usize, Fullness)>,
+}
+
+/// How far a step's waiting rows are beyond their bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fullness {
+    /// Only what moves the watermark is read.
+    Full,
+    /// Twice the bound: reading on does not help.
+    Overfull,
 }
 
 /// What all workers do in this epoch.
@@ -42,7 +51,7 @@ pub struct Decision {
     pub drain: bool,
     /// The last epoch.
     pub stop: bool,
-    /// Nothing can move the watermark and this step's waiting rows are at their bound.
+    /// This step's waiting rows are at their bound, and reading on cannot help.
     pub stuck: Option<usize>,
 }
 
@@ -289,12 +298,12 @@ impl Coordinator {
     /// At the bound of a step's waiting rows only the partitions that hold its watermark back are read.
     fn hold_back(
         &mut self,
-        full: &[(usize, usize)],
+        full: &[(usize, Fullness)],
         elapsed: Duration,
     ) -> (Arc<[Vec<u32>]>, Option<usize>) {
         let mut paused: Vec<Vec<u32>> = vec![Vec::new(); self.times.len()];
         let mut stuck = None;
-        for &(step, _) in full {
+        for &(step, fullness) in full {
             let mut movable = false;
             for source in self.sources_of(step) {
                 let holding = self.times[source].holding(self.mode, elapsed);
@@ -307,7 +316,8 @@ impl Coordinator {
                     .filter(|p| !holding.contains(p))
                     .collect();
             }
-            if !movable && self.mode != Mode::Streaming && !self.all_finished()
+            if fullness == Fullness::Overfull
+                || !movable && self.mode != Mode::Streaming && !self.all_finished()
                 || !movable && self.paused
             {
                 stuck = Some(step);

@@ -245,6 +245,7 @@ impl Control for Handle {
             epoch,
             checkpoint: CheckpointStatus {
                 number: decided.number,
+                count: m.checkpoints.load(Relaxed),
                 age_ms: now.saturating_sub(decided.at).as_millis() as u64,
                 last_ms: m.checkpoint_micros.load(Relaxed) as f64 / 1e3,
             },
@@ -301,7 +302,8 @@ fn shown(watermark: Micros) -> Option<Micros> {
     (watermark != NO_TIME && watermark != END_OF_TIME).then_some(watermark)
 }
 
-fn no_step(plan: &Plan, name: &str) -> String {
+/// Names the steps that there are.
+pub fn no_step(plan: &Plan, name: &str) -> String {
     let names: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
     format!(
         "pipeline {} has no step {name}; its steps are {}",

@@ -18,6 +18,7 @@ pub mod rate;
 pub mod rendezvous;
 pub mod run;
 pub mod shared;
+pub mod supervisor;
 pub mod swap;
 pub mod take;
 pub mod versions;

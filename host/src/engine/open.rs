@@ -20,7 +20,7 @@ use crate::engine::worker::Worker;
 use crate::error::{ConnectorError, RunError};
 use crate::kafka::{EmbeddedBroker, KafkaDeadLetters, KafkaSink, KafkaSource};
 use crate::pipeline::plan::{self, Plan, SinkConnector, SourceConnector};
-use crate::plugin::Runtime;
+use crate::plugin::{Component, Runtime};
 use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::dead_letters::{DeadLetters, FileDeadLetters};
@@ -34,6 +34,7 @@ use crate::table::TableSet;
 use crate::time::NO_TIME;
 
 /// How a run is to go.
+#[derive(Clone)]
 pub struct Options {
     pub mode: Mode,
     /// Steps whose state may be dropped because the file no longer has them.
@@ -43,6 +44,17 @@ pub struct Options {
     pub stop: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Kept alive for as long as the pipeline.
     pub broker: Option<Arc<EmbeddedBroker>>,
+    /// A version to begin with in place of the one in force.
+    pub swap: Option<StartSwap>,
+}
+
+/// A version that a step begins with, whatever the pipeline file names.
+#[derive(Clone)]
+pub struct StartSwap {
+    pub step: String,
+    /// What the caller named it, for the history.
+    pub file: String,
+    pub component: Arc<Component>,
 }
 
 /// A pipeline that stands ready.
@@ -89,7 +101,10 @@ pub fn open(
         meta.steps = first_steps(&plan, now);
     }
     let next = if fresh { 0 } else { number + 1 };
-    let in_force = versions.resolve(&plan, runtime, &tables, &mut meta, next, now)?;
+    let mut in_force = versions.resolve(&plan, runtime, &tables, &mut meta, next, now)?;
+    if let Some(swap) = &options.swap {
+        versions.swap_at_start(&plan, swap, &tables, &mut meta, &mut in_force, (next, now))?;
+    }
 
     for (sink, plan) in sinks.iter().zip(&plan.sinks) {
         meta.sinks.insert(plan.name.clone(), sink.cut()?);

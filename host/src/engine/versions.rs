@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::engine::assemble::input_schema;
 use crate::engine::coordinator::record_version;
 use crate::engine::meta::EngineMeta;
+use crate::engine::open::StartSwap;
 use crate::engine::swap::differences;
 use crate::error::{RunError, StateError};
 use crate::pipeline::plan::{Operator, Plan, Plugin};
@@ -110,6 +111,36 @@ impl Versions {
             all.insert(index, InForce { component });
         }
         Ok(all)
+    }
+
+    /// Begins with another version than the one in force, after the same checks as while it runs. `at` is the checkpoint
+    /// that will name it, and the wall time.
+    pub fn swap_at_start(
+        &self,
+        plan: &Plan,
+        swap: &StartSwap,
+        tables: &Arc<TableSet>,
+        meta: &mut EngineMeta,
+        in_force: &mut BTreeMap<usize, InForce>,
+        at: (u64, Micros),
+    ) -> Result<(), RunError> {
+        let refused = |why: &str| RunError::Refused(format!("step {}: {why}", swap.step));
+        let index = plan.steps.iter().position(|s| s.name == swap.step);
+        let step = index.and_then(|i| Some((i, in_force.get_mut(&i)?)));
+        let (index, version) = step.ok_or_else(|| refused("it runs no plugin"))?;
+        let old = &version.component;
+        if old.digest() == swap.component.digest() {
+            return Ok(());
+        }
+        check(plan, index, tables, old, &swap.component).map_err(|why| refused(&why))?;
+        self.keep(&swap.component)?;
+        let digest = swap.component.digest();
+        tracing::info!(step = %swap.step, from = %old.digest(), to = %digest, "swapped at start");
+        let entry = meta.steps.entry(swap.step.clone()).or_default();
+        let plugin = entry.plugin.get_or_insert_default();
+        record_version(plugin, digest, &swap.file, at.0, at.1);
+        version.component = swap.component.clone();
+        Ok(())
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::batch::{Batch, InputId};
-use crate::engine::coordinator::{Decision, Report};
+use crate::engine::coordinator::{Decision, Fullness, Report};
 use crate::engine::metrics::add;
 use crate::engine::rendezvous::Broken;
 use crate::engine::shared::Shared;
 use crate::engine::take::{RefusedRecord, SourceTask};
+use crate::engine::versions::plugin_of;
 use crate::error::{ConnectorError, RunError};
 use crate::format::encode::row_json;
 use crate::limits;
@@ -218,7 +219,13 @@ impl Worker {
                 return None;
             };
             let held = task.step.gauges().waiting_bytes;
-            (held > p.limits.wait / plan.host.workers).then_some((i, held))
+            let share = p.limits.wait / plan.host.workers;
+            let fullness = match held {
+                held if held > 2 * share => Fullness::Overfull,
+                held if held > share => Fullness::Full,
+                _ => return None,
+            };
+            Some((i, fullness))
         };
         let full = self.steps.iter().enumerate().filter_map(full).collect();
         Report {
@@ -321,10 +328,12 @@ impl Worker {
 
     fn stuck(&self, step: usize) -> RunError {
         let plan = &self.shared.plan.steps[step];
-        RunError::Paused(format!(
-            "step {}: the rows that wait for event-time order have reached `limits.wait`, and no partition that could \
-             move the watermark has anything left to read; raise `limits.wait` of the step or lower `lateness` of its sources",
-            plan.name
+        let wait = plugin_of(&self.shared.plan, step).map_or(0, |p| p.limits.wait);
+        RunError::Waiting(format!(
+            "step {}: the rows that wait for event-time order have reached `limits.wait` ({} MB), and reading on does not \
+             move the watermark past them; raise `limits.wait` of the step or lower `lateness` of its sources",
+            plan.name,
+            wait >> 20
         ))
     }
 }

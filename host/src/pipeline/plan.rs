@@ -14,7 +14,7 @@ use crate::expr::{Predicate, Projection};
 use crate::plugin::Component;
 use crate::time::Micros;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// Prefix of internal topics and ids: `[a-z0-9-]+`.
     pub name: String,
@@ -173,7 +173,7 @@ pub enum Input {
     Port { step: usize, port: usize },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Step {
     pub name: String,
     /// Stable number of the step in the state; assigned by the engine from the name when state is opened.
@@ -195,7 +195,7 @@ pub struct Port {
     pub schema: SchemaRef,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Operator {
     /// Filter, then project; each optional.
     Project {
@@ -246,7 +246,7 @@ pub enum Order {
     EventTime,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sink {
     pub name: String,
     pub inputs: Vec<SinkInput>,

@@ -66,6 +66,7 @@ impl Driver {
             clock: clock.clone(),
             stop: Arc::new(|| false),
             broker: None,
+            swap: None,
         };
         Ok(open(planned, &runtime, &options)?.map(|engine| Self { engine, clock }))
     }

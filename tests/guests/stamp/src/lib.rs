@@ -1,4 +1,5 @@
-//! Marks every row with the version that processed it. The version is chosen when it is built: `STAMP=two`.
+//! Marks every row with the version that processed it. The version is chosen when it is built: `STAMP=two`. The version
+//! `panics` does so on every row.
 
 use tidemill_guest::prelude::*;
 
@@ -33,6 +34,7 @@ impl Keyed for Stamp {
     type State = Seen;
 
     fn row(&mut self, _: Purchase, key: &mut Key<Seen>, out: &mut Out<Mark>) {
+        assert!(VERSION != "panics", "this version panics");
         key.state.rows += 1;
         out.keep(Mark {
             version: VERSION,
