@@ -3,6 +3,7 @@
 //! `cargo test --release --test integration` runs all; a word behind `--` picks by name. Tests that need Apache Kafka are
 //! shown as ignored, with the reason, where there is none.
 
+mod commands;
 mod crash;
 mod driver;
 mod errors;
@@ -18,6 +19,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     trials.extend(pipelines::trials());
+    trials.extend(commands::trials());
     trials.extend(errors::trials());
     trials.extend(crash::trials());
     trials.extend(driver::trials());

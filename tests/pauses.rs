@@ -130,7 +130,7 @@ fn stamping_with(data: &Data, per_second: u32, file: &str) -> Pipeline {
 }
 
 /// A host that runs until it is stopped.
-fn start(run: &Pipeline, per_second: u32) -> Child {
+pub fn start(run: &Pipeline, per_second: u32) -> Child {
     Command::new(binary())
         .arg("run")
         .arg(run.file())
@@ -145,7 +145,7 @@ fn start(run: &Pipeline, per_second: u32) -> Child {
         .unwrap()
 }
 
-fn terminate(host: &mut Child) {
+pub fn terminate(host: &mut Child) {
     // SAFETY: a signal to a child of this process that has not been waited for.
     unsafe { libc::kill(host.id() as i32, libc::SIGTERM) };
     let ended = wait(host, PATIENCE);
@@ -174,7 +174,7 @@ fn succeeded(output: &Output) {
 }
 
 /// Asks for the status until it is as wanted.
-fn until(run: &Pipeline, wanted: impl Fn(&Value) -> bool) -> Value {
+pub fn until(run: &Pipeline, wanted: impl Fn(&Value) -> bool) -> Value {
     let end = Instant::now() + PATIENCE;
     loop {
         let output = ask(run, &["status"], &["--json"]);

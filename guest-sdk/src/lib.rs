@@ -190,6 +190,11 @@ pub use transform::{Transform, TransformRuntime};
 
 pub use serde;
 
+/// The plugin of the repository's first page compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// What a plugin needs, in one `use`.
 pub mod prelude {
     pub use crate::{

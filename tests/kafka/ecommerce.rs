@@ -18,6 +18,8 @@ pub fn tests() -> Vec<Test> {
     vec![
         ("kafka_ecommerce_example_agrees_with_oracles", example),
         ("kafka_broker_restart_under_a_running_pipeline", restart),
+        ("kafka_generate_fills_the_topics", generated),
+        ("kafka_a_clean_stop_has_a_bound", stop_without_broker),
     ]
 }
 
@@ -244,4 +246,78 @@ fn stop(host: &mut Child) {
 fn once(rows: Vec<Value>) -> Vec<Value> {
     let by_text: BTreeMap<String, Value> = rows.into_iter().map(|r| (r.to_string(), r)).collect();
     by_text.into_values().collect()
+}
+
+/// `generate --brokers` writes what `generate --out` does.
+fn generated() {
+    let broker = Broker::start().unwrap_or_else(|reason| panic!("{reason}"));
+    let shop = Shop::new(&broker, 5_000);
+    let output = Command::new(binary())
+        .args([
+            "generate",
+            "--kind",
+            "ecommerce",
+            "--seed",
+            "5",
+            "--users",
+            "40",
+            "--count",
+            "5000",
+        ])
+        // The same times as those of the files, a thousand times faster.
+        .args([
+            "--per-second",
+            "20000",
+            "--speed",
+            "1000",
+            "--brokers",
+            broker.cluster_address(),
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for (file, topic) in [
+        ("clicks.jsonl", TOPICS[0]),
+        ("transactions.jsonl", TOPICS[1]),
+    ] {
+        let expected = read_rows(&shop.dir.path().join(file));
+        assert_same_rows(topic, read(&broker, topic), expected);
+    }
+}
+
+/// A stop ends within its bound although the broker that the output waits for is gone; the next run delivers it.
+fn stop_without_broker() {
+    let broker = Broker::start().unwrap_or_else(|reason| panic!("{reason}"));
+    let shop = Shop::new(&broker, 20_000);
+    let text = format!(
+        "name = \"stopping\"\n[sources.clicks]\nfile = {{ path = \"clicks.jsonl\" }}\nfields = {{ event_id = \"string\" }}\n\
+         limit = {{ per_second = 1000 }}\n[sinks.out]\nfrom = [\"clicks\"]\n\
+         kafka = {{ brokers = \"{}\", topic = \"alerts\" }}\n",
+        broker.cluster_address()
+    );
+    let file = shop.dir.path().join("stopping.toml");
+    std::fs::write(&file, text).unwrap();
+    let mut host = Command::new(binary())
+        .arg("run")
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + PATIENCE;
+    while read(&broker, "alerts").is_empty() {
+        assert!(Instant::now() < until, "no record came");
+    }
+    broker.kill();
+    // SAFETY: a signal to a child of ours that has not been waited for.
+    unsafe { libc::kill(host.id() as i32, libc::SIGTERM) };
+    let status = crate::crash::wait(&mut host, PATIENCE).expect("the stop ends within its bound");
+    let said = std::io::read_to_string(host.stderr.take().unwrap()).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("could not be delivered in time"), "{said}");
 }

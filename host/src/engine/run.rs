@@ -1,6 +1,7 @@
 //! The threads of a run: workers, the checkpoint thread, and how they end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::thread::{Builder, JoinHandle};
 
@@ -17,6 +18,8 @@ pub struct Running {
     handle: Arc<Handle>,
     workers: Vec<JoinHandle<()>>,
     checkpoints: JoinHandle<Checkpointer>,
+    /// The checkpoint thread was told that none will follow.
+    ending: AtomicBool,
 }
 
 impl Engine {
@@ -38,6 +41,7 @@ impl Engine {
             handle,
             workers,
             checkpoints,
+            ending: AtomicBool::new(false),
         })
     }
 }
@@ -48,9 +52,13 @@ impl Running {
         &self.handle
     }
 
-    /// All workers are done.
+    /// The workers are done, and the last checkpoint is decided or given up.
     pub fn is_over(&self) -> bool {
-        self.workers.iter().all(JoinHandle::is_finished)
+        let worked = self.workers.iter().all(JoinHandle::is_finished);
+        if worked && !self.ending.swap(true, Relaxed) {
+            self.handle.shared().end_checkpoints();
+        }
+        worked && self.checkpoints.is_finished()
     }
 
     /// Waits for the end, by itself or after [`Handle::stop`]; the state is closed when this returns.
@@ -60,7 +68,9 @@ impl Running {
             // A panic has been reported through `Shared` already.
             let _ = worker.join();
         }
-        shared.end_checkpoints();
+        if !self.ending.into_inner() {
+            shared.end_checkpoints();
+        }
         let closed = self.checkpoints.join();
         self.handle.ended();
         if let Some(error) = shared.failure() {

@@ -84,8 +84,8 @@ impl Shared {
             (!s.key.is_empty() && matches!(s.operator, Operator::Plugin(_)))
                 .then(|| Exchange::new(workers, parts.plan.host.key_groups))
         };
-        // One place: a checkpoint is not prepared before the last one is decided.
-        let (checkpoints, queue) = sync_channel(1);
+        // One place for a checkpoint, as none is prepared before the last one is decided, and one for the end.
+        let (checkpoints, queue) = sync_channel(2);
         let shared = Self {
             metrics: Metrics::new(&parts.plan),
             rates: parts

@@ -56,6 +56,15 @@ fn configured(
     let whole = file
         .canonicalize()
         .map_err(|e| Failure::Refused(format!("{}: {e}", file.display())))?;
+    let spec = pipeline::load(pipeline, &Overrides::default()).map_err(Failure::Pipeline)?;
+    if spec.steps.iter().all(|s| s.name.value != step) {
+        let names: Vec<&str> = spec.steps.iter().map(|s| s.name.value.as_str()).collect();
+        return Err(Failure::Refused(format!(
+            "{} has no step {step}; its steps are {}",
+            pipeline.display(),
+            names.join(", ")
+        )));
+    }
     // The pipeline is checked as if it named this file; a digest it may ask for is of the other one.
     let value = toml_edit::Value::from(whole.to_string_lossy().as_ref()).to_string();
     let set = vec![(format!("steps.{step}.plugin.file"), value)];
