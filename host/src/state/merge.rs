@@ -14,12 +14,12 @@ use super::merged::{self, Merged};
 use super::newest::Newest;
 use super::{Changes, segments};
 use crate::limits::{
-    MERGE_CHECKPOINTS_MAX, MERGE_KEYS_MIN, MERGE_KEYS_PART, MERGE_SLICE_BYTES, MERGE_SLICE_KEYS,
+    MERGE_CHECKPOINTS_MAX, MERGE_KEYS_MIN, MERGE_SLICE_BYTES, MERGE_SLICE_KEYS,
     MERGE_UNMERGED_BYTES_MAX,
 };
 
 /// When a merge is worth its writes. A changed key drags a whole leaf of the B-tree with it, and keys that change in
-/// many checkpoints are merged once: so a merge waits for a good part of all keys; the maxima bound the log and the time
+/// many checkpoints are merged once: so a merge waits for as many as there are; the maxima bound the log and the time
 /// of a restart.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MergeRule {
@@ -40,7 +40,7 @@ impl Default for MergeRule {
 
 impl MergeRule {
     fn is_due(&self, unmerged: log::Unmerged, merged_keys: u64) -> bool {
-        unmerged.keys >= self.keys_min.max(merged_keys / MERGE_KEYS_PART)
+        unmerged.keys >= self.keys_min.max(merged_keys)
             || unmerged.bytes >= self.bytes_max
             || unmerged.checkpoints >= self.checkpoints_max
     }

@@ -523,6 +523,9 @@ proptest! {
         // serde_json refuses numbers beyond f64 that nobody reads, and takes -0 for a float.
         prop_assume!(!tree.as_ref().is_err_and(|e| e.to_string().contains("number out of range")));
         prop_assume!(!shown.contains("-0"));
+        // The oracle knows neither times nor bytes, which random names hit now and then.
+        let has = |name: &str| tree.as_ref().is_ok_and(|tree| tree.get(name).is_some_and(|v| !v.is_null()));
+        prop_assume!(!has("t") && !has("y"));
         let got = decode(&bytes);
         match tree.ok().as_ref().and_then(oracle) {
             Some(expected) => {
