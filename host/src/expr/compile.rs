@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError};
+use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError, ScalarValue};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::SimplifyContext;
@@ -20,6 +20,7 @@ use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr as Sql, Spanned, Visit, Visitor};
 
 use super::functions::Functions;
+use super::names::Sees;
 use super::{Column, Compiled, ExprError, names, trees, words};
 use crate::limits::EXPRESSION_FILL_MAX;
 
@@ -35,6 +36,13 @@ pub(super) struct Compiler<'a> {
 pub(super) struct Item {
     pub field: Field,
     pub column: Column,
+}
+
+/// An expression with its type, not yet ready to run.
+#[derive(Clone)]
+pub(super) struct Typed {
+    expr: Expr,
+    pub data_type: DataType,
 }
 
 /// Why planning failed, before it is known where.
@@ -83,9 +91,14 @@ impl<'a> Compiler<'a> {
                 .help("leave out `as ...`")
                 .at(words::bytes(sql, alias.span)));
         }
-        names::resolve(sql, &mut tree.expr, self.schema)?;
+        names::resolve(sql, &mut tree.expr, self.schema, Sees::Row)?;
+        self.conditions(sql, &tree.expr)
+    }
+
+    /// The same for a tree whose names are resolved.
+    pub fn conditions(&self, sql: &str, tree: &Sql) -> Result<Vec<Compiled>, ExprError> {
         let mut parts: Vec<(Compiled, bool)> = Vec::new();
-        for part in conjuncts(&tree.expr) {
+        for part in conjuncts(tree) {
             let expr = self.condition(sql, part)?;
             let steady = trees::cannot_fail(&expr);
             let text = part.to_string();
@@ -125,7 +138,7 @@ impl<'a> Compiler<'a> {
             Some(alias) => Some(alias.value.clone()),
             None => names::last_part(&tree.expr),
         };
-        names::resolve(sql, &mut tree.expr, self.schema)?;
+        names::resolve(sql, &mut tree.expr, self.schema, Sees::Row)?;
         let Some(name) = name else {
             return Err(ExprError::new("this expression needs a name")
                 .help(format!("write `{} as name`", sql.trim())));
@@ -140,38 +153,61 @@ impl<'a> Compiler<'a> {
         self.computed(sql, &tree.expr, name)
     }
 
-    fn computed(&self, sql: &str, tree: &Sql, name: String) -> Result<Item, ExprError> {
-        let blame = |trouble| self.blame(sql, tree, trouble);
-        let logical = self.plan(tree).map_err(blame)?;
-        let data_type = logical
-            .get_type(&self.planned)
-            .map_err(|e| blame(e.into()))?;
-        let Some(column_type) = words::column_type(&data_type) else {
-            let help = match data_type {
+    /// A column with the values of `tree`, whose names are resolved.
+    pub fn computed(&self, sql: &str, tree: &Sql, name: String) -> Result<Item, ExprError> {
+        let typed = self.typed(sql, tree)?;
+        let Some(column_type) = words::column_type(&typed.data_type) else {
+            let help = match typed.data_type {
                 DataType::Null => "say which type it has: `cast(null as string)`",
                 DataType::Date32 => "write `cast(... as timestamp)` or `cast(... as string)`",
                 ref t if t.is_decimal() => "write `cast(... as float)`",
                 _ => "columns are string, int, float, bool, timestamp or bytes",
             };
-            let kind = words::type_name(&data_type);
+            let kind = words::type_name(&typed.data_type);
             return Err(ExprError::new(format!("a column cannot be of type {kind}"))
                 .help(help)
                 .at(words::bytes(sql, tree.span())));
         };
-        let logical = if column_type == data_type {
-            logical
-        } else {
-            cast(logical, column_type)
-        };
-        let nullable = logical
-            .nullable(&self.planned)
-            .map_err(|e| blame(e.into()))?;
-        let (data_type, expr) = self.finish(logical).map_err(|e| blame(e.into()))?;
         let text = tree.to_string().into();
+        let (data_type, nullable, expr) = self.ready(sql, tree, typed, column_type)?;
         Ok(Item {
             field: Field::new(name, data_type, nullable),
             column: Column::Computed(Compiled { text, expr }),
         })
+    }
+
+    /// `tree`, whose names are resolved, with the type that it has by itself.
+    pub fn typed(&self, sql: &str, tree: &Sql) -> Result<Typed, ExprError> {
+        let blame = |trouble| self.blame(sql, tree, trouble);
+        let expr = self.plan(tree).map_err(blame)?;
+        let data_type = expr.get_type(&self.planned).map_err(|e| blame(e.into()))?;
+        Ok(Typed { expr, data_type })
+    }
+
+    /// `typed` as values of type `to`, ready to run: its type, whether it can be null, and how to run it.
+    pub fn ready(
+        &self,
+        sql: &str,
+        tree: &Sql,
+        typed: Typed,
+        to: DataType,
+    ) -> Result<(DataType, bool, Arc<dyn PhysicalExpr>), ExprError> {
+        let blame = |e: DataFusionError| self.blame(sql, tree, e.into());
+        let expr = match typed.data_type == to {
+            true => typed.expr,
+            false => cast(typed.expr, to),
+        };
+        let nullable = expr.nullable(&self.planned).map_err(blame)?;
+        let (data_type, expr) = self.finish(expr).map_err(blame)?;
+        Ok((data_type, nullable, expr))
+    }
+
+    /// The value of `typed` if no row changes it.
+    pub fn constant(&self, typed: Typed) -> Option<ScalarValue> {
+        match self.simplifier.simplify(typed.expr).ok()? {
+            Expr::Literal(value, _) => Some(value),
+            _ => None,
+        }
     }
 
     /// Typed and checked, not yet simplified.

@@ -1,5 +1,5 @@
-//! The functions that an expression can call: DataFusion's immutable scalar ones, and no table, variable, aggregate,
-//! window or lambda.
+//! The functions that an expression can call: DataFusion's immutable scalar ones, and no table, variable, window or
+//! lambda. Of aggregates only the names are known here: what they compute is in `aggregate`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
@@ -14,7 +14,7 @@ use datafusion_expr::{
 use datafusion_functions::{core, datetime, unicode};
 
 /// Names that give one value for many rows: they belong to a window step.
-const AGGREGATES: &[&str] = &[
+pub(super) const AGGREGATES: &[&str] = &[
     "any_value",
     "approx_distinct",
     "approx_median",
@@ -23,21 +23,29 @@ const AGGREGATES: &[&str] = &[
     "avg",
     "bit_and",
     "bit_or",
+    "bit_xor",
     "bool_and",
     "bool_or",
     "corr",
     "count",
+    "covar_pop",
+    "covar_samp",
     "first_value",
     "last_value",
     "max",
     "mean",
     "median",
     "min",
+    "nth_value",
     "percentile_cont",
     "stddev",
+    "stddev_pop",
+    "stddev_samp",
     "string_agg",
     "sum",
     "var",
+    "var_pop",
+    "var_samp",
     "variance",
 ];
 

@@ -6,6 +6,7 @@
 //!
 //! Invariant: an expression that compiled gives a pure function of the row: no clock, no randomness, no state.
 
+mod aggregate;
 mod compile;
 mod functions;
 mod names;
@@ -26,6 +27,7 @@ use datafusion_physical_expr::PhysicalExpr;
 
 use crate::batch::Batch;
 use crate::limits;
+pub use aggregate::{Accumulators, Aggregation, Inputs};
 use compile::{Compiler, Item};
 use run::Part;
 

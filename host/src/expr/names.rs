@@ -13,7 +13,7 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::ExprError;
-use super::functions::{Functions, Known};
+use super::functions::{AGGREGATES, Functions, Known};
 use super::words;
 use crate::limits::EXPRESSION_TERMS_MAX;
 
@@ -86,9 +86,22 @@ fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>, ExprError> {
     Ok(tokens)
 }
 
-/// Checks every name of `tree`, and refuses what is not a function of one row. A name in several parts becomes the one
-/// column that has it, as `left.user_id` after a join.
-pub(super) fn resolve(sql: &str, tree: &mut Sql, schema: &SchemaRef) -> Result<(), ExprError> {
+/// What an expression sees at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sees {
+    Row,
+    /// All rows of a window: aggregates are allowed.
+    Window,
+}
+
+/// Checks every name of `tree`, and refuses what is not a function of what it sees. A name in several parts becomes the
+/// one column that has it, as `left.user_id` after a join.
+pub(super) fn resolve(
+    sql: &str,
+    tree: &mut Sql,
+    schema: &SchemaRef,
+    sees: Sees,
+) -> Result<(), ExprError> {
     let found = visit_expressions_mut(tree, |node| {
         let whole = words::bytes(sql, node.span());
         let result = match node {
@@ -105,7 +118,7 @@ pub(super) fn resolve(sql: &str, tree: &mut Sql, schema: &SchemaRef) -> Result<(
                     *node = Sql::Identifier(name);
                     Ok(())
                 }
-                None => call(sql, function, schema),
+                None => call(sql, function, schema, sees),
             },
             Sql::Subquery(_) | Sql::Exists { .. } | Sql::InSubquery { .. } => Err(ExprError::new(
                 "a query inside an expression is not supported",
@@ -188,11 +201,18 @@ pub(super) fn last_part(tree: &Sql) -> Option<String> {
     Some(last.value)
 }
 
-fn call(sql: &str, function: &Function, schema: &SchemaRef) -> Result<(), ExprError> {
-    let name = function.name.to_string().to_lowercase();
+/// The name under which a function is known.
+pub(super) fn function_name(function: &Function) -> String {
+    function.name.to_string().to_lowercase()
+}
+
+fn call(sql: &str, function: &Function, schema: &SchemaRef, sees: Sees) -> Result<(), ExprError> {
+    let name = function_name(function);
     let place = words::bytes(sql, function.name.span());
     let functions = Functions::all();
     match functions.known(&name) {
+        // Its own rules are checked where it is compiled.
+        Known::Aggregate if sees == Sees::Window => Ok(()),
         Known::Aggregate => Err(ExprError::new(format!(
             "`{name}` combines many rows; this expression sees one"
         ))
@@ -202,23 +222,43 @@ fn call(sql: &str, function: &Function, schema: &SchemaRef) -> Result<(), ExprEr
         ))
         .help("use the record's own time")
         .at(place)),
-        Known::Unknown => Err(unknown_call(function, &name, schema).at(place)),
+        Known::Unknown => Err(unknown_call(function, &name, schema, sees).at(place)),
         Known::Scalar if function.over.is_some() => {
-            Err(ExprError::new("`over` is not supported: this expression sees one row").at(place))
+            let why = match sees {
+                Sees::Row => "this expression sees one row",
+                Sees::Window => "the window is that of the step",
+            };
+            Err(ExprError::new(format!("`over` is not supported: {why}")).at(place))
         }
         Known::Scalar if function.filter.is_some() || !function.within_group.is_empty() => {
             Err(ExprError::new(format!("`{name}` takes no `filter` and no order")).at(place))
         }
+        Known::Scalar if is_aggregate_list(function) => Err(ExprError::new(format!(
+            "`{name}` takes no `distinct` and no order: it sees one row"
+        ))
+        .at(place)),
         Known::Scalar => Ok(()),
     }
 }
 
-fn unknown_call(function: &Function, name: &str, schema: &SchemaRef) -> ExprError {
+/// `distinct` or `order by` stand between the brackets.
+fn is_aggregate_list(function: &Function) -> bool {
+    match &function.args {
+        FunctionArguments::List(list) => {
+            list.duplicate_treatment.is_some() || !list.clauses.is_empty()
+        }
+        _ => false,
+    }
+}
+
+fn unknown_call(function: &Function, name: &str, schema: &SchemaRef, sees: Sees) -> ExprError {
     if let Some(Err(error)) = bare_name(function).map(|parts| compound(&parts, schema)) {
         return error;
     }
     let error = ExprError::new(format!("there is no function `{name}`"));
-    match words::nearest(name, Functions::all().names()) {
+    let aggregates = AGGREGATES.iter().filter(|_| sees == Sees::Window);
+    let names = Functions::all().names().chain(aggregates.copied());
+    match words::nearest(name, names) {
         Some(near) => error.help(format!("did you mean `{near}`?")),
         None => error,
     }

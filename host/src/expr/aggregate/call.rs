@@ -1,0 +1,224 @@
+//! One aggregate call, from its syntax tree to what computes it.
+
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::DataType;
+use datafusion_common::ScalarValue;
+use datafusion_sql::sqlparser::ast::{
+    DuplicateTreatment, Expr as Sql, Function as Tree, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, OrderByExpr, Spanned,
+};
+
+use super::super::compile::{Compiler, Typed};
+use super::super::{Compiled, ExprError, names, words};
+use super::catalogue::{self, Given};
+use super::partials::Function;
+
+/// An aggregate, with what it reads of a row.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    /// Its SQL, which is also the name of its results.
+    pub text: Arc<str>,
+    /// Arguments, then order keys: indices into [`Aggregation::expressions`](super::Aggregation).
+    pub inputs: Vec<usize>,
+    /// The types of the inputs.
+    pub kinds: Vec<DataType>,
+    /// To be true one after the other.
+    pub filter: Vec<Compiled>,
+    pub function: Arc<dyn Function>,
+}
+
+/// The parts of a call as written.
+struct Parts<'a> {
+    distinct: bool,
+    arguments: Vec<&'a Sql>,
+    order: Vec<&'a OrderByExpr>,
+}
+
+/// Compiles `tree`, whose names are resolved; `expressions` gets what is new in it.
+pub(super) fn compile(
+    sql: &str,
+    tree: &Tree,
+    compiler: &Compiler,
+    expressions: &mut Vec<Compiled>,
+) -> Result<Call, ExprError> {
+    let name = names::function_name(tree);
+    let place = words::bytes(sql, tree.name.span());
+    let parts = parts(&name, tree).map_err(|error| error.at(place.clone()))?;
+    let keys = parts.order.iter().map(|key| &key.expr);
+    let trees: Vec<&Sql> = parts.arguments.iter().copied().chain(keys).collect();
+    let typed = trees
+        .iter()
+        .map(|tree| compiler.typed(sql, tree))
+        .collect::<Result<Vec<_>, _>>()?;
+    let given = Given {
+        name: &name,
+        distinct: parts.distinct,
+        arguments: typed[..parts.arguments.len()]
+            .iter()
+            .map(|typed| column_type(&typed.data_type))
+            .collect(),
+        constants: typed[..parts.arguments.len()]
+            .iter()
+            .map(|typed| constant(compiler, typed))
+            .collect(),
+        order: typed[parts.arguments.len()..]
+            .iter()
+            .map(|typed| column_type(&typed.data_type))
+            .zip(parts.order.iter().map(|key| sort_options(key)))
+            .collect(),
+        same: parts.same(),
+    };
+    let whole = words::bytes(sql, tree.span());
+    let chosen = catalogue::choose(&given).map_err(|misuse| match misuse {
+        catalogue::Misuse::Types => {
+            let kinds = typed[..parts.arguments.len()]
+                .iter()
+                .map(|typed| words::type_name(&typed.data_type));
+            let kinds = kinds.collect::<Vec<_>>().join(", ");
+            ExprError::new(format!("`{name}` does not take ({kinds})")).at(whole)
+        }
+        catalogue::Misuse::Argument(index, error) => {
+            error.at(words::bytes(sql, trees[index].span()))
+        }
+        catalogue::Misuse::Call(error) => error.at(place),
+    })?;
+    let mut inputs = Vec::new();
+    let read = chosen.reads.iter().copied();
+    for ((index, kind), typed) in read
+        .zip(&chosen.kinds)
+        .map(|(i, kind)| ((i, kind), &typed[i]))
+    {
+        let tree = trees[index];
+        let (_, _, expr) = compiler.ready(sql, tree, typed.clone(), kind.clone())?;
+        let text: Arc<str> = tree.to_string().into();
+        // The same text as another type is another expression.
+        let known = expressions
+            .iter()
+            .position(|e| e.expr.as_ref() == expr.as_ref());
+        inputs.push(known.unwrap_or_else(|| {
+            expressions.push(Compiled { text, expr });
+            expressions.len() - 1
+        }));
+    }
+    let filter = match &tree.filter {
+        Some(filter) => compiler.conditions(sql, filter)?,
+        None => Vec::new(),
+    };
+    Ok(Call {
+        text: text(tree).into(),
+        inputs,
+        kinds: chosen.kinds,
+        filter,
+        function: chosen.function,
+    })
+}
+
+/// The call in one spelling.
+pub(super) fn text(tree: &Tree) -> String {
+    let name = tree.name.to_string();
+    let whole = tree.to_string();
+    match whole.strip_prefix(&name) {
+        Some(rest) => name.to_lowercase() + rest,
+        None => whole,
+    }
+}
+
+/// The type that a column of such values has; `None` if there is none.
+pub(super) fn column_type(kind: &DataType) -> Option<DataType> {
+    match kind {
+        DataType::Decimal128(..) | DataType::Date32 => Some(kind.clone()),
+        kind => words::column_type(kind),
+    }
+}
+
+fn constant(compiler: &Compiler, typed: &Typed) -> Option<ScalarValue> {
+    compiler.constant(typed.clone())
+}
+
+/// Nulls are greater than all values unless it is said otherwise.
+fn sort_options(key: &OrderByExpr) -> SortOptions {
+    let descending = key.options.asc == Some(false);
+    SortOptions {
+        descending,
+        nulls_first: key.options.nulls_first.unwrap_or(descending),
+    }
+}
+
+impl Parts<'_> {
+    /// The rows are ordered by the first argument itself.
+    fn same(&self) -> bool {
+        match (self.arguments.first(), self.order.first()) {
+            (Some(argument), Some(key)) => argument.to_string() == key.expr.to_string(),
+            _ => false,
+        }
+    }
+}
+
+fn parts<'a>(name: &str, tree: &'a Tree) -> Result<Parts<'a>, ExprError> {
+    if tree.over.is_some() {
+        return Err(
+            ExprError::new("`over` is not supported: the window is that of the step")
+                .help("leave out `over (...)`"),
+        );
+    }
+    if tree.null_treatment.is_some() {
+        return Err(no_null_treatment(name));
+    }
+    let FunctionArguments::List(list) = &tree.args else {
+        return Err(ExprError::new(format!(
+            "`{name}` needs its arguments in brackets"
+        )));
+    };
+    if !matches!(tree.parameters, FunctionArguments::None) {
+        return Err(ExprError::new(format!(
+            "`{name}` takes one list of arguments"
+        )));
+    }
+    let mut order = Vec::new();
+    for clause in &list.clauses {
+        match clause {
+            FunctionArgumentClause::OrderBy(keys) => order.extend(keys),
+            FunctionArgumentClause::IgnoreOrRespectNulls(_) => return Err(no_null_treatment(name)),
+            other => {
+                return Err(ExprError::new(format!("`{name}` does not take `{other}`")));
+            }
+        }
+    }
+    let mut arguments = Vec::new();
+    for argument in &list.args {
+        match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(tree)) => arguments.push(tree),
+            // `count(*)` counts rows, as does `count()`.
+            FunctionArg::Unnamed(FunctionArgExpr::Wildcard)
+                if name == "count" && list.args.len() == 1 => {}
+            other => return Err(ExprError::new(format!("`{name}` does not take `{other}`"))),
+        }
+    }
+    // `percentile_cont(0.9) within group (order by x)` is `percentile_cont(x, 0.9)` in other words.
+    if let Some((key, others)) = tree.within_group.split_first() {
+        if !others.is_empty() || arguments.len() != 1 || !name.contains("percentile_cont") {
+            return Err(ExprError::new(format!(
+                "`{name}` does not take `within group`"
+            )));
+        }
+        if key.options.asc == Some(false) {
+            return Err(ExprError::new("`within group` takes ascending order only")
+                .help("leave out `desc` and write 1 - fraction"));
+        }
+        arguments.insert(0, &key.expr);
+    }
+    Ok(Parts {
+        distinct: list.duplicate_treatment == Some(DuplicateTreatment::Distinct),
+        arguments,
+        order,
+    })
+}
+
+fn no_null_treatment(name: &str) -> ExprError {
+    ExprError::new(format!(
+        "`{name}` does not take `ignore nulls` or `respect nulls`"
+    ))
+    .help("write `filter (where ... is not null)`")
+}

@@ -1,0 +1,142 @@
+//! Aggregates that DataFusion computes by group, as they are.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion_common::DataFusionError;
+use datafusion_expr::{AggregateUDF, EmitTo, GroupsAccumulator};
+use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion_physical_expr::expressions::Column;
+
+use super::super::words;
+use super::partials::{Function, Partials};
+
+/// An aggregate of DataFusion over arguments of types that it takes as they are.
+pub(super) struct Native {
+    function: Arc<AggregateFunctionExpr>,
+    states: Vec<DataType>,
+    result: DataType,
+}
+
+struct NativePartials {
+    groups: Box<dyn GroupsAccumulator>,
+    result: DataType,
+}
+
+impl Native {
+    /// `function` over arguments of `kinds`, with results cast to `result`.
+    pub fn new(
+        function: Arc<AggregateUDF>,
+        kinds: &[DataType],
+        result: DataType,
+    ) -> Result<Self, String> {
+        let names = (0..kinds.len()).map(|i| format!("argument{i}"));
+        let fields: Vec<Field> = names
+            .zip(kinds)
+            .map(|(name, kind)| Field::new(name, kind.clone(), true))
+            .collect();
+        let arguments = fields.iter().enumerate();
+        let arguments = arguments
+            .map(|(i, field)| Arc::new(Column::new(field.name(), i)) as Arc<dyn PhysicalExpr>);
+        let built = AggregateExprBuilder::new(function.clone(), arguments.collect())
+            .schema(Arc::new(Schema::new(fields.clone())))
+            .alias(function.name())
+            .build()
+            .and_then(|function| {
+                let states = function.state_fields()?;
+                // Found out now, so that it is an error of the pipeline file.
+                create(&Arc::new(function.clone()))?;
+                Ok((function, states))
+            });
+        let (function, states) = built.map_err(plain)?;
+        Ok(Self {
+            function: Arc::new(function),
+            states: states.iter().map(|f| f.data_type().clone()).collect(),
+            result,
+        })
+    }
+}
+
+/// Accumulators by group, or one accumulator a group where DataFusion has no others.
+fn create(
+    function: &Arc<AggregateFunctionExpr>,
+) -> Result<Box<dyn GroupsAccumulator>, DataFusionError> {
+    if function.groups_accumulator_supported() {
+        return function.create_groups_accumulator();
+    }
+    function.create_accumulator()?;
+    let function = function.clone();
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || {
+        function.create_accumulator()
+    })))
+}
+
+impl fmt::Debug for Native {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Native")
+            .field(&self.function.name())
+            .finish()
+    }
+}
+
+impl Function for Native {
+    fn result(&self) -> DataType {
+        self.result.clone()
+    }
+
+    fn states(&self) -> Vec<DataType> {
+        self.states.clone()
+    }
+
+    fn partials(&self) -> Box<dyn Partials> {
+        Box::new(NativePartials {
+            groups: create(&self.function).expect("the same was created before"),
+            result: self.result.clone(),
+        })
+    }
+}
+
+impl Partials for NativePartials {
+    fn update(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<(), String> {
+        self.groups
+            .update_batch(values, groups, filter, total)
+            .map_err(plain)
+    }
+
+    fn merge(&mut self, states: &[ArrayRef], groups: &[usize], total: usize) -> Result<(), String> {
+        self.groups
+            .merge_batch(states, groups, total)
+            .map_err(plain)
+    }
+
+    fn state(&mut self) -> Result<Vec<ArrayRef>, String> {
+        self.groups.state(EmitTo::All).map_err(plain)
+    }
+
+    fn evaluate(&mut self, _: &mut Vec<(u32, String)>) -> Result<ArrayRef, String> {
+        let values = self.groups.evaluate(EmitTo::All).map_err(plain)?;
+        if *values.data_type() == self.result {
+            return Ok(values);
+        }
+        cast(&values, &self.result).map_err(|error| words::plain(&error.to_string()))
+    }
+
+    fn bytes(&self) -> usize {
+        self.groups.size()
+    }
+}
+
+fn plain(error: DataFusionError) -> String {
+    words::failure(&error)
+}
