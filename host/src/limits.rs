@@ -65,6 +65,13 @@ pub const EXPRESSION_FILL_MAX: i64 = 10_000;
 /// Stack of the thread that plans expressions, and of the workers that run them.
 pub const STACK_BYTES: usize = 16 << 20;
 
+/// Groups merged in an epoch when windows end: more wait for the next one.
+pub const WINDOW_SLICE_ROWS: usize = 64 << 10;
+/// Stored parts of a pane: as many become one.
+pub const PANE_PARTS_MAX: usize = 8;
+/// Rows of one window that `top` keeps.
+pub const TOP_ROWS_MAX: usize = 10_000;
+
 /// The file of a reference table; every worker's lookups share one copy of its rows.
 pub const TABLE_BYTES_MAX: u64 = 1 << 30;
 

@@ -2,6 +2,7 @@
 //! state that each worker takes back.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::engine::exchange::{owned, owner};
@@ -12,14 +13,20 @@ use crate::engine::versions::InForce;
 use crate::engine::worker::{StepTask, Worker};
 use crate::error::{ConnectorError, RunError};
 use crate::limits;
-use crate::pipeline::plan::{self, Operator, Plan};
+use crate::pipeline::plan::{self, Operator, Plan, WindowKind};
 use crate::source::Partition;
 use crate::state::key::{KeyEncoder, key_group};
 use crate::state::store::Store;
+use crate::state::{SegmentId, Segments};
+use crate::step::deduplicate::Deduplicate;
+use crate::step::join::{Join, JoinSpec};
 use crate::step::keyed::{Keyed, KeyedSpec, Ordered};
 use crate::step::lookup::Lookup;
 use crate::step::project::Project;
+use crate::step::session::Sessions;
+use crate::step::top::Top;
 use crate::step::transform::Transform;
+use crate::step::window::{Window, WindowSpec};
 use crate::step::{Restore, Step, StepError};
 use crate::time::{Micros, NO_TIME};
 
@@ -29,7 +36,7 @@ pub fn worker(
     shared: &Arc<Shared>,
     partitions: &[Vec<Partition>],
     in_force: &BTreeMap<usize, InForce>,
-    store: &Store,
+    store: &Arc<Store>,
     meta: &EngineMeta,
 ) -> Result<Worker, RunError> {
     let workers = shared.plan.host.workers;
@@ -63,10 +70,10 @@ pub fn worker(
         step.restore(&mut stored).map_err(|e| {
             RunError::Worker(format!("step {}: restoring its state: {e}", plan.name))
         })?;
-        let encoder = shared.exchanges[i]
-            .is_some()
-            .then(|| key_encoder(shared, i))
-            .transpose()?;
+        let encoder = match &plan.keys {
+            Some(keys) => Some(key_encoder(shared, i, &keys[0])?),
+            None => None,
+        };
         steps.push(StepTask { step, encoder });
     }
     Ok(Worker::new(index, sources, steps, shared.clone()))
@@ -101,11 +108,10 @@ fn source_task(
     })
 }
 
-fn key_encoder(shared: &Shared, step: usize) -> Result<KeyEncoder, RunError> {
+fn key_encoder(shared: &Shared, step: usize, key: &[usize]) -> Result<KeyEncoder, RunError> {
     let plan = &shared.plan.steps[step];
     let schema = input_schema(&shared.plan, plan);
-    let types: Vec<_> = plan
-        .key
+    let types: Vec<_> = key
         .iter()
         .map(|&i| schema.field(i).data_type().clone())
         .collect();
@@ -114,7 +120,11 @@ fn key_encoder(shared: &Shared, step: usize) -> Result<KeyEncoder, RunError> {
 
 /// The schema of a step's first input.
 pub fn input_schema(plan: &Plan, step: &plan::Step) -> arrow::datatypes::SchemaRef {
-    match step.inputs[0] {
+    schema_of(plan, step.inputs[0])
+}
+
+fn schema_of(plan: &Plan, input: plan::Input) -> arrow::datatypes::SchemaRef {
+    match input {
         plan::Input::Source(i) => plan.sources[i].schema.clone(),
         plan::Input::Port { step, port } => plan.steps[step].ports[port].schema.clone(),
     }
@@ -135,6 +145,42 @@ fn make_step(
             let input = input_schema(&shared.plan, plan);
             Box::new(Lookup::new(lookup, shared.tables.clone(), &input).map_err(failed)?)
         }
+        Operator::Window(window) => {
+            let spec = WindowSpec {
+                key: plan.keys.as_ref().map_or_else(Vec::new, |k| k[0].clone()),
+                key_groups: shared.plan.host.key_groups,
+                input: input_schema(&shared.plan, plan),
+                output: plan.ports[0].schema.clone(),
+                window: (**window).clone(),
+            };
+            match window.kind {
+                WindowKind::Session(_) => Box::new(Sessions::new(spec).map_err(failed)?),
+                _ => Box::new(Window::new(spec).map_err(failed)?),
+            }
+        }
+        Operator::Top(top) => {
+            let schema = input_schema(&shared.plan, plan);
+            let top = Top::new((**top).clone(), schema, shared.plan.host.key_groups);
+            Box::new(top.map_err(failed)?)
+        }
+        Operator::Join(join) => {
+            let keys = plan.keys.as_ref().expect("a join is keyed");
+            let spec = JoinSpec {
+                inputs: [0, 1].map(|i| schema_of(&shared.plan, plan.inputs[i])),
+                keys: [keys[0].clone(), keys[1].clone()],
+                key_groups: shared.plan.host.key_groups,
+                join: (**join).clone(),
+                late: plan.ports[1].schema.clone(),
+            };
+            Box::new(Join::new(spec).map_err(failed)?)
+        }
+        Operator::Deduplicate(deduplicate) => {
+            let schema = input_schema(&shared.plan, plan);
+            let keys = plan.keys.as_ref().expect("deduplicate is keyed");
+            let groups = shared.plan.host.key_groups;
+            let step = Deduplicate::new(&keys[0], deduplicate.within, &schema, groups);
+            Box::new(step.map_err(failed)?)
+        }
         Operator::Plugin(plugin) => {
             let in_force = in_force.expect("every plugin step has a version in force");
             let instance = in_force.instantiate(&shared.plan, index, &shared.tables)?;
@@ -144,11 +190,16 @@ fn make_step(
                 .enumerate()
                 .filter(|(i, _)| Some(*i) != plugin.late_port);
             let ports = schemas.map(|(_, p)| p.schema.clone()).collect();
-            if plan.key.is_empty() {
-                Box::new(Transform::new(instance, ports, plugin.limits.failed))
-            } else {
+            let Some(keys) = &plan.keys else {
+                return Ok(Box::new(Transform::new(
+                    instance,
+                    ports,
+                    plugin.limits.failed,
+                )));
+            };
+            {
                 let spec = KeyedSpec {
-                    key: plan.key.clone(),
+                    key: keys[0].clone(),
                     key_groups: shared.plan.host.key_groups,
                     input: input_schema(&shared.plan, plan),
                     ports,
@@ -165,9 +216,23 @@ fn make_step(
     })
 }
 
+/// The segments of one step.
+struct StepSegments {
+    store: Arc<Store>,
+    id: u16,
+}
+
+impl Segments for StepSegments {
+    fn read(&self, ids: &[SegmentId]) -> Result<Option<Vec<Vec<u8>>>, String> {
+        self.store
+            .segment_bytes(self.id, ids)
+            .map_err(|e| e.to_string())
+    }
+}
+
 /// The state of one step as one worker reads it back.
 struct Stored<'a> {
-    store: &'a Store,
+    store: &'a Arc<Store>,
     id: u16,
     worker: usize,
     workers: usize,
@@ -176,8 +241,8 @@ struct Stored<'a> {
 }
 
 impl Restore for Stored<'_> {
-    fn worker(&self) -> usize {
-        self.worker
+    fn key_groups(&self) -> Range<u16> {
+        owned(self.worker, self.key_groups, self.workers)
     }
 
     fn watermark(&self) -> Micros {
@@ -202,7 +267,17 @@ impl Restore for Stored<'_> {
             .map_err(|e| e.to_string())
     }
 
-    fn segments(&mut self) -> Result<Vec<(u64, Vec<u8>)>, String> {
-        self.store.segments(self.id).map_err(|e| e.to_string())
+    fn segments(&mut self) -> Result<Vec<SegmentId>, String> {
+        let mine = self.key_groups();
+        let mut ids = self.store.segment_ids(self.id).map_err(|e| e.to_string())?;
+        ids.retain(|id| id.first < mine.end && mine.start <= id.last);
+        Ok(ids)
+    }
+
+    fn reader(&self) -> Arc<dyn Segments> {
+        Arc::new(StepSegments {
+            store: self.store.clone(),
+            id: self.id,
+        })
     }
 }

@@ -29,11 +29,11 @@ pub struct Frozen {
 
 /// Commits checkpoints of one run.
 pub struct Checkpointer {
-    store: Store,
+    store: Arc<Store>,
 }
 
 impl Checkpointer {
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: Arc<Store>) -> Self {
         Self { store }
     }
 

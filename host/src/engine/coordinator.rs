@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::catch_up::{self, Lead};
 use crate::engine::meta::{EngineMeta, PluginMeta, SourceMeta, StepMeta, VersionMeta};
 use crate::engine::swap::SwapOrder;
 use crate::engine::watermark::{Mode, SourceTime};
@@ -22,6 +23,8 @@ pub struct Report {
     pub active: bool,
     /// Steps whose waiting rows have reached their bound.
     pub full: Vec<(usize, Fullness)>,
+    /// By step: [`Step::done`](crate::step::Step::done) after the last epoch.
+    pub done: Vec<Option<Micros>>,
 }
 
 /// How far a step's waiting rows are beyond their bound.
@@ -61,6 +64,12 @@ pub struct Coordinator {
     positions: Vec<BTreeMap<u32, Progress>>,
     inputs: Vec<Vec<Input>>,
     watermarks: Vec<Micros>,
+    /// By step: how far all workers have given its results, where that lags behind its watermark.
+    done: Vec<Option<Micros>>,
+    /// By step: [`plan::Step::holds_back`](crate::pipeline::plan::Step::holds_back).
+    holds_back: Vec<Micros>,
+    /// By source: the group of sources whose rows meet in some step.
+    meeting: Vec<usize>,
     epoch: u64,
     checkpoint_every: Duration,
     last_checkpoint: Duration,
@@ -98,6 +107,9 @@ impl Coordinator {
             positions: plan.sources.iter().map(|_| BTreeMap::new()).collect(),
             inputs: plan.steps.iter().map(|s| s.inputs.clone()).collect(),
             watermarks: plan.steps.iter().map(|s| watermark(&s.name)).collect(),
+            done: vec![None; plan.steps.len()],
+            holds_back: plan.steps.iter().map(|s| s.holds_back).collect(),
+            meeting: catch_up::groups(plan),
             epoch: 0,
             checkpoint_every: plan.host.checkpoint_every,
             last_checkpoint: now,
@@ -135,9 +147,16 @@ impl Coordinator {
     pub fn decide(&mut self, reports: Vec<Report>, elapsed: Duration, now: Micros) -> Decision {
         self.epoch += 1;
         let mut full = Vec::new();
+        self.done.fill(None);
         for report in reports {
             self.changed |= report.active;
             full.extend(report.full);
+            for (step, done) in report.done.into_iter().enumerate() {
+                self.done[step] = match (self.done[step], done) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
             for (source, partitions) in report.sources {
                 for (progress, highest) in partitions {
                     let p = progress;
@@ -153,19 +172,17 @@ impl Coordinator {
             }
         }
         let ended = self.mode != Mode::Streaming && self.all_finished();
-        self.advance(ended, elapsed);
         let finishing = ended || self.stop_asked;
-        let due =
-            self.changed && elapsed.saturating_sub(self.last_checkpoint) >= self.checkpoint_every;
-        let start = !self.in_flight && (finishing || due || self.swap.is_some());
-        let (paused, stuck) = self.hold_back(&full, elapsed);
+        let start = self.advance_or_start(ended, elapsed);
+        let (mut paused, stuck) = self.hold_back(&full, elapsed);
+        self.let_behind_catch_up(&mut paused);
         Decision {
             epoch: self.epoch,
             watermarks: self.watermarks.clone().into(),
             now,
             checkpoint: start.then_some(self.next),
             swap: if start { self.swap.take() } else { None },
-            paused,
+            paused: paused.into(),
             drain: finishing,
             stop: start && finishing,
             stuck,
@@ -272,26 +289,83 @@ impl Coordinator {
             .all(|p| p.finished)
     }
 
-    fn advance(&mut self, ended: bool, elapsed: Duration) {
+    /// Moves event time on, or says that a checkpoint follows this epoch. While a step gives its results in slices none
+    /// can, so once one is wanted time stands still until the slices are through; they end then.
+    fn advance_or_start(&mut self, ended: bool, elapsed: Duration) -> bool {
+        let closing = self.is_closing();
+        if ended && !self.stop_asked {
+            // Results of the end go down step by step, some an epoch later than others.
+            let moved = self.advance(true, elapsed);
+            return !moved && !closing && !self.in_flight;
+        }
+        let due =
+            self.changed && elapsed.saturating_sub(self.last_checkpoint) >= self.checkpoint_every;
+        let wanted = !self.in_flight && (self.stop_asked || due || self.swap.is_some());
+        let slices = self.done.iter().any(Option::is_some);
+        if !(wanted && slices) {
+            self.advance(false, elapsed);
+        }
+        wanted && !closing
+    }
+
+    fn is_closing(&self) -> bool {
+        let behind =
+            |(done, watermark): (&Option<Micros>, &Micros)| done.is_some_and(|d| d < *watermark);
+        self.done.iter().zip(&self.watermarks).any(behind)
+    }
+
+    /// True if some step's watermark moved.
+    fn advance(&mut self, ended: bool, elapsed: Duration) -> bool {
         let to_the_end = ended && self.mode == Mode::UntilEnd;
         let sources: Vec<Micros> = self
             .times
             .iter_mut()
             .map(|t| t.advance(self.mode, elapsed))
+            .map(|t| if to_the_end { END_OF_TIME } else { t })
             .collect();
+        let mut moved = false;
         for step in 0..self.inputs.len() {
             let of = |input: &Input| match *input {
                 Input::Source(i) => sources[i],
-                Input::Port { step, .. } => self.watermarks[step],
+                Input::Port { step, .. } => self.output_watermark(step),
             };
-            let least = if to_the_end {
-                END_OF_TIME
-            } else {
-                self.inputs[step].iter().map(of).min().unwrap_or(NO_TIME)
-            };
+            let least = self.inputs[step].iter().map(of).min().unwrap_or(NO_TIME);
             let next = least.max(self.watermarks[step]);
-            self.changed |= next != self.watermarks[step];
+            moved |= next != self.watermarks[step];
             self.watermarks[step] = next;
+        }
+        self.changed |= moved;
+        moved
+    }
+
+    /// No row that the step gives from now on has an event time below this.
+    fn output_watermark(&self, step: usize) -> Micros {
+        match self.done[step].unwrap_or(self.watermarks[step]) {
+            meaning @ (NO_TIME | END_OF_TIME) => meaning,
+            given => given.saturating_sub(self.holds_back[step]),
+        }
+    }
+
+    /// Partitions that lead in event time wait for those behind that have unread input.
+    fn let_behind_catch_up(&self, paused: &mut [Vec<u32>]) {
+        let partitions = self.times.iter().enumerate().flat_map(|(source, time)| {
+            let unread = move |p: u32| {
+                let p = &self.positions[source][&p];
+                !p.caught_up && !p.finished
+            };
+            time.partitions().map(move |(id, highest)| Lead {
+                source,
+                partition: id,
+                group: self.meeting[source],
+                highest,
+                slack: time.lateness().max(catch_up::SLACK),
+                unread: unread(id),
+            })
+        });
+        for (source, partition) in catch_up::waiting(&partitions.collect::<Vec<_>>()) {
+            if !paused[source].contains(&partition) {
+                paused[source].push(partition);
+            }
         }
     }
 
@@ -300,7 +374,7 @@ impl Coordinator {
         &mut self,
         full: &[(usize, Fullness)],
         elapsed: Duration,
-    ) -> (Arc<[Vec<u32>]>, Option<usize>) {
+    ) -> (Vec<Vec<u32>>, Option<usize>) {
         let mut paused: Vec<Vec<u32>> = vec![Vec::new(); self.times.len()];
         let mut stuck = None;
         for &(step, fullness) in full {
@@ -324,7 +398,7 @@ impl Coordinator {
             }
         }
         self.paused = !full.is_empty();
-        (paused.into(), stuck)
+        (paused, stuck)
     }
 
     fn sources_of(&self, step: usize) -> Vec<usize> {

@@ -202,7 +202,7 @@ impl Handle {
             rows_out: m.rows_out.load(Relaxed),
             late: gauges.late,
             dead_letters: m.dead_letters.load(Relaxed),
-            keys: (!step.key.is_empty()).then_some(gauges.keys),
+            keys: step.keys.is_some().then_some(gauges.keys),
             plugin,
         }
     }

@@ -4,7 +4,8 @@
 //! everything else is the same under `testing::Driver`, with one worker and a clock that is moved by hand.
 
 pub mod assemble;
-pub mod checkpoint;
+pub mod catch_up;
+mod checkpoint;
 pub mod clock;
 pub mod control;
 pub mod coordinator;

@@ -142,6 +142,7 @@ pub fn open(
         decided: number,
         broker: options.broker.clone(),
     };
+    let store = Arc::new(store);
     let (shared, queue) = Shared::new(parts);
     let shared = Arc::new(shared);
     let workers = (0..shared.plan.host.workers)

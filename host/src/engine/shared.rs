@@ -14,7 +14,7 @@ use crate::engine::rate::RateLimit;
 use crate::engine::rendezvous::{Broken, Rendezvous};
 use crate::error::RunError;
 use crate::kafka::EmbeddedBroker;
-use crate::pipeline::plan::{Operator, Plan};
+use crate::pipeline::plan::Plan;
 use crate::sink::Sink;
 use crate::sink::dead_letters::DeadLetters;
 use crate::source::Source;
@@ -30,8 +30,8 @@ pub struct Shared {
     pub tables: Arc<TableSet>,
     pub metrics: Metrics,
     pub rates: Vec<RateLimit>,
-    /// By step; keyed steps only.
-    pub exchanges: Vec<Option<Exchange>>,
+    /// By step and input; none where rows stay with their worker.
+    pub exchanges: Vec<Vec<Exchange>>,
     /// Numbers of the steps and sources in the state.
     pub step_ids: Vec<u16>,
     pub source_ids: Vec<u16>,
@@ -80,9 +80,9 @@ impl Shared {
     /// The shared part and the queue on which frozen checkpoints leave.
     pub fn new(parts: Parts) -> (Self, Receiver<Job>) {
         let (workers, now) = (parts.plan.host.workers, parts.clock.elapsed());
-        let exchange = |s: &crate::pipeline::plan::Step| {
-            (!s.key.is_empty() && matches!(s.operator, Operator::Plugin(_)))
-                .then(|| Exchange::new(workers, parts.plan.host.key_groups))
+        let exchanges = |s: &crate::pipeline::plan::Step| {
+            let new = |_| Exchange::new(workers, parts.plan.host.key_groups);
+            s.keys.iter().flatten().map(new).collect()
         };
         // One place for a checkpoint, as none is prepared before the last one is decided, and one for the end.
         let (checkpoints, queue) = sync_channel(2);
@@ -94,7 +94,7 @@ impl Shared {
                 .iter()
                 .map(|s| RateLimit::new(s.limit.per_second, now))
                 .collect(),
-            exchanges: parts.plan.steps.iter().map(exchange).collect(),
+            exchanges: parts.plan.steps.iter().map(exchanges).collect(),
             meeting: Rendezvous::new(workers),
             frozen: Rendezvous::new(workers),
             coordinator: Mutex::new(parts.coordinator),

@@ -108,6 +108,15 @@ impl SourceTime {
         self.watermark
     }
 
+    pub fn lateness(&self) -> Micros {
+        self.lateness
+    }
+
+    /// Each partition with the highest event time seen in it.
+    pub fn partitions(&self) -> impl Iterator<Item = (u32, Micros)> + '_ {
+        self.partitions.iter().map(|(&id, p)| (id, p.highest))
+    }
+
     /// The highest event time seen by partition, for the checkpoint.
     pub fn highest(&self) -> BTreeMap<u32, Micros> {
         self.partitions

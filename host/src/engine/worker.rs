@@ -33,6 +33,8 @@ pub struct Worker {
     /// The last epoch gave rows.
     active: bool,
     drain: bool,
+    /// Some step has results left to give.
+    closing: bool,
     paused: Arc<[Vec<u32>]>,
 }
 
@@ -89,6 +91,7 @@ impl Worker {
             shared,
             active: false,
             drain: false,
+            closing: false,
             paused,
         }
     }
@@ -116,8 +119,11 @@ impl Worker {
         self.drain = decision.drain;
         self.shared.dead_letters(&letters)?;
         self.active = flow.sources.iter().any(|b| !b.is_empty()) || !letters.is_empty();
+        self.closing = false;
         for step in 0..self.steps.len() {
             self.run_step(step, &decision, &mut flow)?;
+            let done = self.steps[step].step.done();
+            self.closing |= done.is_some_and(|done| done < decision.watermarks[step]);
         }
         self.deliver(&flow)?;
         if let Some(number) = decision.checkpoint {
@@ -150,7 +156,8 @@ impl Worker {
                 break;
             }
             if after == 0 {
-                if self.shared.is_awaited()
+                if self.closing
+                    || self.shared.is_awaited()
                     || passed.as_millis() as u64 >= limits::EPOCH_IDLE_WAIT_MS
                     || self.all_read()
                 {
@@ -159,7 +166,7 @@ impl Worker {
                 clock.wait(IDLE_SLICE);
             }
         }
-        if self.drain {
+        if self.drain && !self.closing {
             clock.wait(IDLE_SLICE);
         }
         self.collect()
@@ -236,6 +243,7 @@ impl Worker {
                 .collect(),
             active: self.active,
             full,
+            done: self.steps.iter().map(|s| s.step.done()).collect(),
         }
     }
 
@@ -263,8 +271,9 @@ impl Worker {
         let mut out = Output::new(plan.ports.len());
         for (input, from) in plan.inputs.iter().enumerate() {
             let mut batches = flow.of(*from).to_vec();
-            if let (Some(exchange), Some(encoder)) = (&shared.exchanges[index], &mut task.encoder) {
-                batches = exchange.turn(self.index, batches, &plan.key, encoder)?;
+            if let (Some(keys), Some(encoder)) = (&plan.keys, &mut task.encoder) {
+                let exchange = &shared.exchanges[index][input];
+                batches = exchange.turn(self.index, batches, &keys[input], encoder)?;
             }
             for batch in batches {
                 add(&metrics.rows_in, batch.rows());
@@ -310,11 +319,11 @@ impl Worker {
     }
 
     fn checkpoint(&mut self, number: u64, decision: &Decision) -> Result<(), Stop> {
-        let deltas: Vec<Delta> = self
-            .steps
-            .iter_mut()
-            .map(|s| s.step.freeze(number, self.index))
-            .collect();
+        let mut deltas: Vec<Delta> = Vec::with_capacity(self.steps.len());
+        for (task, plan) in self.steps.iter_mut().zip(&self.shared.plan.steps) {
+            let delta = task.step.freeze(number);
+            deltas.push(delta.map_err(|e| step_error(&plan.name, e))?);
+        }
         self.shared.freeze(self.index, number, decision, deltas)?;
         if let Some(swap) = &decision.swap {
             let instance = swap

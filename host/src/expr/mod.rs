@@ -16,6 +16,7 @@ mod tests;
 mod trees;
 mod words;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::utils::collect_columns;
 
 use crate::batch::Batch;
 use crate::limits;
@@ -142,6 +144,20 @@ impl Projection {
             schema: Arc::new(Schema::new(fields)),
             columns,
         })
+    }
+
+    /// Indices of the input's columns that the expressions read, ascending.
+    pub fn columns(&self) -> Vec<usize> {
+        let mut read = BTreeSet::new();
+        for column in &self.columns {
+            match column {
+                Column::Input(i) => drop(read.insert(*i)),
+                Column::Computed(c) => {
+                    read.extend(collect_columns(&c.expr).iter().map(|c| c.index()));
+                }
+            }
+        }
+        read.into_iter().collect()
     }
 
     /// The columns that [`apply`](Self::apply) gives.

@@ -36,6 +36,13 @@ pub fn parse(text: &[u8]) -> Option<Micros> {
     Some(seconds * MICROS_PER_SECOND + fraction)
 }
 
+/// As text, for messages.
+pub fn show(time: Micros) -> String {
+    let mut text = Vec::new();
+    write(time, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 /// Appends `time` as RFC 3339 in UTC with `Z`, its fraction as short as it can be: none, 3 or 6 digits. Years outside
 /// 0000 to 9999, which RFC 3339 cannot say, get a sign and as many digits as they need.
 pub fn write(time: Micros, out: &mut Vec<u8>) {

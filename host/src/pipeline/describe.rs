@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use super::plan::{
     Brokers, Cluster, DeadLetters, Input, Operator, Order, Plan, SinkConnector, Source,
-    SourceConnector, Step,
+    SourceConnector, Step, WindowKind,
 };
 use super::resolve::type_name;
+use super::values::show_duration;
 use arrow::datatypes::SchemaRef;
 
 /// Sources, tables, steps with operators, ports and columns, sinks: one line each. Shows no secret.
@@ -105,6 +106,23 @@ fn step_about(plan: &Plan, step: &Step) -> String {
             (Some(_), Some(_)) => "where and select".into(),
         },
         Operator::Lookup(lookup) => format!("lookup in {}", plan.tables[lookup.table].name),
+        Operator::Window(window) => match window.kind {
+            WindowKind::Tumbling(size) => format!("tumbling window of {}", show_duration(size)),
+            WindowKind::Sliding { size, every } => format!(
+                "sliding window of {} every {}",
+                show_duration(size),
+                show_duration(every)
+            ),
+            WindowKind::Session(gap) => format!("sessions with gaps below {}", show_duration(gap)),
+        },
+        Operator::Top(top) => format!("first {} of each window", top.n),
+        Operator::Join(join) => format!(
+            "{} join, right from {} before to {} after left",
+            format!("{:?}", join.kind).to_lowercase(),
+            show_duration(join.before),
+            show_duration(join.after)
+        ),
+        Operator::Deduplicate(d) => format!("first row within {}", show_duration(d.within)),
         Operator::Plugin(plugin) => {
             let order = match plugin.order {
                 Order::Arrival => "",
@@ -113,16 +131,17 @@ fn step_about(plan: &Plan, step: &Step) -> String {
             format!("plugin {}{order}", plugin.file.display())
         }
     };
-    let key = if step.key.is_empty() {
-        String::new()
-    } else {
-        let schema = input_schema(plan, step.inputs[0]);
-        let names: Vec<_> = step
-            .key
-            .iter()
-            .map(|i| schema.field(*i).name().as_str())
-            .collect();
-        format!(" by {}", names.join(", "))
+    let key = match step.keys.as_ref().and_then(|keys| keys.first()) {
+        None => String::new(),
+        Some(key) if key.is_empty() => String::new(),
+        Some(key) => {
+            let schema = input_schema(plan, step.inputs[0]);
+            let names: Vec<_> = key
+                .iter()
+                .map(|i| schema.field(*i).name().as_str())
+                .collect();
+            format!(" by {}", names.join(", "))
+        }
     };
     format!("{} -> {operator}{key}", from.join(", "))
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
-use crate::expr::{Predicate, Projection};
+use crate::expr::{Aggregation, Predicate, Projection};
 use crate::plugin::Component;
 use crate::time::Micros;
 
@@ -178,13 +178,16 @@ pub struct Step {
     pub name: String,
     /// Stable number of the step in the state; assigned by the engine from the name when state is opened.
     pub inputs: Vec<Input>,
-    /// Key columns: indices into the input schema. Empty: not keyed.
-    pub key: Vec<usize>,
+    /// For each input the indices of its key columns: rows go to the worker that owns their key. No columns: to the one
+    /// that owns the empty key. `None`: rows stay with the worker they are on.
+    pub keys: Option<Vec<Vec<usize>>>,
     pub operator: Operator,
     /// The first is the main one, read as `step`; the others as `step.name`.
     pub ports: Vec<Port>,
     /// Event time is known at this step's input (its sources all have `event_time`).
     pub has_event_time: bool,
+    /// How far the event times of its rows may lie below its watermark, microseconds.
+    pub holds_back: Micros,
     /// What must stay the same for the step's state to stay valid (operator, keys, types, ...).
     pub signature: Value,
 }
@@ -204,6 +207,88 @@ pub enum Operator {
     },
     Lookup(Lookup),
     Plugin(Box<Plugin>),
+    Window(Box<Window>),
+    Top(Box<Top>),
+    Join(Box<Join>),
+    Deduplicate(Deduplicate),
+}
+
+#[derive(Debug, Clone)]
+pub struct Window {
+    pub kind: WindowKind,
+    pub aggregation: Aggregation,
+    pub allowed_lateness: Micros,
+    /// Results have the column `revision`.
+    pub revisions: bool,
+}
+
+/// Lengths in microseconds, whole milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowKind {
+    Tumbling(Micros),
+    /// `every` divides `size`.
+    Sliding {
+        size: Micros,
+        every: Micros,
+    },
+    /// Ends this long after its last row.
+    Session(Micros),
+}
+
+/// Of all rows of one window the first `n`.
+#[derive(Debug, Clone)]
+pub struct Top {
+    pub n: usize,
+    /// Column, descending; of rows that are equal in all of them any order that is fixed.
+    pub by: Vec<(usize, bool)>,
+    /// Index of the column `window_end`; `window_start` stands before it.
+    pub window_end: usize,
+}
+
+impl Top {
+    /// Rows of one window go to one worker.
+    pub fn key(&self) -> [usize; 2] {
+        [self.window_end - 1, self.window_end]
+    }
+}
+
+/// Pairs of rows with equal keys of which the right one's time is within `[left - before, left + after]`.
+#[derive(Debug, Clone)]
+pub struct Join {
+    pub before: Micros,
+    pub after: Micros,
+    pub kind: JoinKind,
+    /// Columns of each side that are kept.
+    pub carried: [Vec<usize>; 2],
+    /// Both sides' kept columns, the left ones first, as the projection reads them.
+    pub paired: SchemaRef,
+    pub projection: Projection,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+}
+
+impl JoinKind {
+    /// Whether a row of this side (0: left) that matches nothing goes out.
+    pub fn is_outer(self, side: usize) -> bool {
+        match self {
+            Self::Inner => false,
+            Self::Left => side == 0,
+            Self::Right => side == 1,
+            Self::Full => true,
+        }
+    }
+}
+
+/// The first row of a key passes; others within this event time after it do not.
+#[derive(Debug, Clone)]
+pub struct Deduplicate {
+    pub within: Micros,
 }
 
 #[derive(Debug, Clone)]

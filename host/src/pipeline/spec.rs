@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::{BadRecords, Delivery, Existing, Format, GenerateKind, Limit, Order, Start};
+pub use super::plan::WindowKind;
+use super::plan::{
+    BadRecords, Delivery, Existing, Format, GenerateKind, JoinKind, Limit, Order, Start,
+};
 use super::text::{Span, Spanned, Texts};
 use crate::time::Micros;
 
@@ -150,7 +153,8 @@ pub struct Table {
 #[derive(Debug, Clone)]
 pub struct Step {
     pub name: Spanned<String>,
-    pub from: Option<Spanned<String>>,
+    /// What it reads: of a join the left and the right side, otherwise rows that are read as one.
+    pub from: Vec<Spanned<String>>,
     /// `None`: belongs to a later version, or could not be read.
     pub operator: Option<Operator>,
 }
@@ -163,6 +167,42 @@ pub enum Operator {
     },
     Lookup(Lookup),
     Plugin(Box<Plugin>),
+    Window(Box<Window>),
+    Join(Box<Join>),
+    Deduplicate(Deduplicate),
+}
+
+#[derive(Debug, Clone)]
+pub struct Window {
+    /// `None`: could not be read.
+    pub kind: Option<WindowKind>,
+    pub key: Option<Spanned<Vec<Spanned<String>>>>,
+    /// Name and SQL of each result.
+    pub aggregate: Vec<(Spanned<String>, Spanned<String>)>,
+    pub allowed_lateness: Option<Spanned<Micros>>,
+    pub top: Option<Top>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Top {
+    pub n: usize,
+    /// `revenue desc, product_id`
+    pub by: Spanned<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Join {
+    pub on: Vec<Spanned<String>>,
+    pub before: Micros,
+    pub after: Micros,
+    pub kind: JoinKind,
+    pub select: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Deduplicate {
+    pub on: Spanned<Vec<Spanned<String>>>,
+    pub within: Micros,
 }
 
 #[derive(Debug, Clone)]

@@ -62,6 +62,15 @@ pub fn duration(text: &str) -> Result<Micros, String> {
         .ok_or_else(|| "durations end at 100 years".to_string())
 }
 
+/// The shortest notation of a duration: `5m`, `1500ms`.
+pub fn show_duration(micros: Micros) -> String {
+    let fits = |(_, unit): &&(&str, Micros)| micros % unit == 0;
+    match UNITS.iter().rev().find(fits) {
+        Some((name, unit)) if micros != 0 => format!("{}{name}", micros / unit),
+        _ => "0s".into(),
+    }
+}
+
 /// A [`duration`] for clocks.
 pub fn clock(micros: Micros) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))

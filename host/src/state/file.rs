@@ -13,7 +13,7 @@ use redb::{Builder, Database, DatabaseError, Durability, ReadTransaction, WriteT
 
 /// Why a file could not be read or written, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault(pub String);
+pub struct Fault(pub String);
 
 macro_rules! fault_from {
     ($($error:ty),*) => {

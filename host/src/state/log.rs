@@ -16,7 +16,7 @@ use crate::limits::LOG_CACHE_BYTES;
 /// (checkpoint, step, chunk) -> [`blob`].
 pub(super) const CHANGES: TableDefinition<(u64, u16, u32), &[u8]> = TableDefinition::new("changes");
 /// (checkpoint, step, segment) -> 1 and the segment's bytes, or 0: dropped.
-pub(super) const SEGMENTS: TableDefinition<(u64, u16, u64), &[u8]> =
+pub(super) const SEGMENTS: TableDefinition<(u64, u16, u128), &[u8]> =
     TableDefinition::new("segments");
 /// checkpoint -> changed keys, bytes of keys, values and segments; those not merged yet.
 const UNMERGED: TableDefinition<u64, (u64, u64)> = TableDefinition::new("unmerged");
@@ -120,7 +120,7 @@ impl Log {
                 .retain_in((number, 0, 0)..=(number, u16::MAX, u32::MAX), all)?;
             let all = |_, _: &[u8]| false;
             tx.open_table(SEGMENTS)?
-                .retain_in((number, 0, 0)..=(number, u16::MAX, u64::MAX), all)?;
+                .retain_in((number, 0, 0)..=(number, u16::MAX, u128::MAX), all)?;
             Ok(())
         })
     }
@@ -181,15 +181,19 @@ pub(super) fn prepare(tx: &WriteTransaction, prepared: &Prepared) -> Result<(), 
         for delta in deltas {
             keys += delta.changes.len() as u64;
             bytes += delta.changes.bytes() as u64;
-            for (id, segment) in &delta.segments {
-                let mut row =
-                    segments.insert_reserve((prepared.number, *step, *id), segment.len() + 1)?;
-                row.as_mut()[0] = SEGMENT_PUT;
-                row.as_mut()[1..].copy_from_slice(segment);
-                bytes += segment.len() as u64;
+            for source in &delta.segments {
+                source.write(&mut |id, segment| {
+                    let key = (prepared.number, *step, id.pack());
+                    let mut row = segments.insert_reserve(key, segment.len() + 1)?;
+                    row.as_mut()[0] = SEGMENT_PUT;
+                    row.as_mut()[1..].copy_from_slice(segment);
+                    bytes += segment.len() as u64;
+                    Ok(())
+                })?;
             }
             for id in &delta.dropped {
-                segments.insert((prepared.number, *step, *id), &[SEGMENT_DROPPED][..])?;
+                let key = (prepared.number, *step, id.pack());
+                segments.insert(key, &[SEGMENT_DROPPED][..])?;
             }
         }
     }

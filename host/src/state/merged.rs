@@ -19,12 +19,12 @@ use crate::limits::STATE_CACHE_BYTES;
 /// `step u16 BE | group u16 BE | key` -> value.
 const STATE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("state");
 /// (step, segment) -> bytes.
-const SEGMENTS: TableDefinition<(u16, u64), &[u8]> = TableDefinition::new("segments");
+const SEGMENTS: TableDefinition<(u16, u128), &[u8]> = TableDefinition::new("segments");
 
 pub(super) type Rows<K> = redb::Range<'static, K, &'static [u8]>;
 
 /// (step, segment), and its bytes unless it was dropped.
-pub(super) type SegmentChange = ((u16, u64), Option<Vec<u8>>);
+pub(super) type SegmentChange = ((u16, u128), Option<Vec<u8>>);
 
 #[derive(Debug)]
 pub(super) struct Merged {
@@ -87,7 +87,7 @@ impl Merged {
             for &step in dropped_steps {
                 let [from, to] = bounds(step, 0..u16::MAX);
                 state.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
-                segments.retain_in((step, 0)..=(step, u64::MAX), |_, _| false)?;
+                segments.retain_in((step, 0)..=(step, u128::MAX), |_, _| false)?;
             }
             put_meta(tx, "merged_below", &(merged.number() + 1).to_le_bytes())
         })
@@ -116,9 +116,15 @@ pub(super) fn range(
 }
 
 /// Segments of a step, ascending.
-pub(super) fn segments(tx: &ReadTransaction, step: u16) -> Result<Rows<(u16, u64)>, Fault> {
+pub(super) fn segments(tx: &ReadTransaction, step: u16) -> Result<Rows<(u16, u128)>, Fault> {
     let table = tx.open_table(SEGMENTS)?;
-    Ok(table.range((step, 0)..=(step, u64::MAX))?)
+    Ok(table.range((step, 0)..=(step, u128::MAX))?)
+}
+
+pub(super) fn segment_table(
+    tx: &ReadTransaction,
+) -> Result<ReadOnlyTable<(u16, u128), &'static [u8]>, Fault> {
+    Ok(tx.open_table(SEGMENTS)?)
 }
 
 fn prefix(step: u16, group: u16) -> u32 {

@@ -12,24 +12,26 @@ mod log;
 mod merge;
 mod merged;
 mod newest;
+mod segment;
 mod segments;
 pub mod store;
 
 use serde::{Deserialize, Serialize};
 
+pub use segment::{Fault, PutSegment, SegmentId, SegmentSource, Segments};
 pub use store::{Prepared, Restored, Store};
 
 /// Version of everything `docs/state-format.md` describes. Another one on disk is refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What one step changed on one worker since the last checkpoint.
 #[derive(Debug, Default)]
 pub struct Delta {
     pub changes: Changes,
-    /// New segments: id, bytes. An id is unique within the step: checkpoint number * 65,536 + worker.
-    pub segments: Vec<(u64, Vec<u8>)>,
+    /// What writes the new segments, later and on another thread: freezing does not wait for it.
+    pub segments: Vec<Box<dyn SegmentSource>>,
     /// Segments that nothing needs any more.
-    pub dropped: Vec<u64>,
+    pub dropped: Vec<SegmentId>,
 }
 
 /// Changed keys with their new values, packed one after the other so that freezing costs a copy and no allocation a key.

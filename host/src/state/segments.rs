@@ -1,34 +1,54 @@
-//! Segments: blobs of a step that are written once and dropped once, such as the panes of a window.
+//! Segments in the two files: which there are, and their bytes.
 //!
 //! Unlike keys they are never changed, so the log has for each only that it came or that it went.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redb::ReadTransaction;
 
+use super::SegmentId;
 use super::file::Fault;
 use super::log::{SEGMENT_DROPPED, SEGMENT_PUT, SEGMENTS};
 use super::merge::Snapshot;
 use super::merged;
 
 /// What the log says last of each segment: the checkpoint it was put in, or `None` if it was dropped.
-pub(super) type Fates = BTreeMap<(u16, u64), Option<u64>>;
+pub(super) type Fates = BTreeMap<(u16, u128), Option<u64>>;
 
-/// All segments of a step, ascending by id.
-pub(super) fn all(snapshot: &Snapshot, step: u16) -> Result<Vec<(u64, Vec<u8>)>, Fault> {
-    let mut segments = BTreeMap::new();
+/// The names of a step's segments, ascending.
+pub(super) fn ids(snapshot: &Snapshot, step: u16) -> Result<Vec<SegmentId>, Fault> {
+    let mut ids = BTreeSet::new();
     for row in merged::segments(&snapshot.merged, step)? {
-        let (id, bytes) = row?;
-        segments.insert(id.value().1, bytes.value().to_vec());
+        ids.insert(row?.0.value().1);
     }
-    let fates = fates(&snapshot.log, &snapshot.numbers, &[step])?;
-    for ((_, id), fate) in fates {
+    for ((_, id), fate) in fates(&snapshot.log, &snapshot.numbers, &[step])? {
         match fate {
-            Some(number) => segments.insert(id, read(&snapshot.log, number, (step, id))?),
-            None => segments.remove(&id),
+            Some(_) => ids.insert(id),
+            None => ids.remove(&id),
         };
     }
-    Ok(segments.into_iter().collect())
+    Ok(ids.into_iter().map(SegmentId::unpack).collect())
+}
+
+/// The bytes of `ids`; `None` if one is not there.
+pub(super) fn bytes(
+    snapshot: &Snapshot,
+    step: u16,
+    ids: &[SegmentId],
+) -> Result<Option<Vec<Vec<u8>>>, Fault> {
+    let log = snapshot.log.open_table(SEGMENTS)?;
+    let merged = merged::segment_table(&snapshot.merged)?;
+    let one = |id: &SegmentId| {
+        let key = (step, id.pack());
+        // A segment stands in the log under the checkpoint it came with, until it is merged.
+        if let Some(row) = log.get((id.checkpoint, step, key.1))?
+            && let Some((&SEGMENT_PUT, bytes)) = row.value().split_first()
+        {
+            return Ok(Some(bytes.to_vec()));
+        }
+        Ok(merged.get(key)?.map(|row| row.value().to_vec()))
+    };
+    ids.iter().map(one).collect()
 }
 
 /// What became of the segments of `steps` in the checkpoints `numbers`, given in ascending order.
@@ -37,7 +57,7 @@ pub(super) fn fates(log: &ReadTransaction, numbers: &[u64], steps: &[u16]) -> Re
     let mut fates = Fates::new();
     for &number in numbers {
         for &step in steps {
-            for row in table.range((number, step, 0)..=(number, step, u64::MAX))? {
+            for row in table.range((number, step, 0)..=(number, step, u128::MAX))? {
                 let (key, value) = row?;
                 let id = (step, key.value().2);
                 match value.value().first() {
@@ -55,7 +75,7 @@ pub(super) fn fates(log: &ReadTransaction, numbers: &[u64], steps: &[u16]) -> Re
 pub(super) fn read(
     log: &ReadTransaction,
     number: u64,
-    (step, id): (u16, u64),
+    (step, id): (u16, u128),
 ) -> Result<Vec<u8>, Fault> {
     let table = log.open_table(SEGMENTS)?;
     let row = table.get((number, step, id))?;
@@ -66,8 +86,9 @@ pub(super) fn read(
     }
 }
 
-fn malformed((step, id): (u16, u64)) -> Fault {
+fn malformed((step, id): (u16, u128)) -> Fault {
     Fault(format!(
-        "segment {id} of step number {step} is malformed in the log"
+        "{:?} of step number {step} is malformed in the log",
+        SegmentId::unpack(id)
     ))
 }

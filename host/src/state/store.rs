@@ -1,7 +1,7 @@
 //! The state directory: opened by one process at a time, it takes checkpoints and gives back the last decided one.
 //!
 //! Not the place where a step looks up a key (that is [`super::keyed`]). Invariant: what [`Store::load`] and
-//! [`Store::segments`] give is the state of exactly one checkpoint, [`Store::latest`].
+//! [`Store::segment_ids`] give is the state of exactly one checkpoint, [`Store::latest`].
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +17,7 @@ use super::log::{self, Identity, Log};
 use super::merge::{Files, MergeRule, Merger, lock};
 use super::merged::{self, Merged};
 use super::newest::Newest;
-use super::{Delta, FORMAT, Meta, segments};
+use super::{Delta, FORMAT, Meta, SegmentId, segments};
 use crate::error::StateError;
 
 const LOCK_FILE: &str = "lock";
@@ -195,10 +195,21 @@ impl Store {
         self.fault(load(&self.files, step, groups, each))
     }
 
-    /// The segments of a step that were put and not dropped, by ascending id.
-    pub fn segments(&self, step: u16) -> Result<Vec<(u64, Vec<u8>)>, StateError> {
+    /// The names of a step's segments that were put and not dropped, ascending.
+    pub fn segment_ids(&self, step: u16) -> Result<Vec<SegmentId>, StateError> {
         let snapshot = self.fault(self.files.snapshot())?;
-        self.fault(segments::all(&snapshot, step))
+        self.fault(segments::ids(&snapshot, step))
+    }
+
+    /// The bytes of segments of decided checkpoints, in the order of `ids`; `None` if one is not there. Several threads
+    /// may read at once.
+    pub fn segment_bytes(
+        &self,
+        step: u16,
+        ids: &[SegmentId],
+    ) -> Result<Option<Vec<Vec<u8>>>, StateError> {
+        let snapshot = self.fault(self.files.snapshot())?;
+        self.fault(segments::bytes(&snapshot, step, ids))
     }
 
     /// Writes a checkpoint and decides it: when this returns `Ok` it is durable and [`latest`](Self::latest).

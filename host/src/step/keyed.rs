@@ -7,6 +7,8 @@
 //!
 //! Invariant: a call is a pure function of its rows, states and alarms, so how rows are cut into calls does not matter.
 
+use std::ops::Range;
+
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
@@ -16,9 +18,9 @@ use crate::limits;
 use crate::plugin::{
     AlarmClock, FailureRate, GroupStates, Instance, KeyedInput, KeyedOutcome, PortRows, StateLayout,
 };
-use crate::state::Delta;
 use crate::state::key::KeyEncoder;
 use crate::state::keyed::KeyedTable;
+use crate::state::{Delta, SegmentSource};
 use crate::step::groups::Groups;
 use crate::step::order::OrderBuffer;
 use crate::step::transform::{check_failures, kept, paused, record_batch, report};
@@ -53,6 +55,8 @@ pub struct Keyed {
     encoder: KeyEncoder,
     table: KeyedTable,
     waiting: Option<OrderBuffer>,
+    /// Those of this worker.
+    key_groups: Range<u16>,
     /// The watermark before this epoch's tick.
     watermark: Micros,
     failures: FailureRate,
@@ -71,6 +75,7 @@ impl Keyed {
             encoder: KeyEncoder::new(&types).map_err(StepError::Failed)?,
             table: KeyedTable::new(instance.component().description().state, spec.key_groups),
             waiting: spec.ordered.map(|_| OrderBuffer::new(spec.input.clone())),
+            key_groups: 0..spec.key_groups,
             watermark: NO_TIME,
             failures: FailureRate::new(spec.failed_max),
             groups: Groups::default(),
@@ -199,16 +204,7 @@ impl Keyed {
     }
 
     fn check_memory(&self) -> Result<(), StepError> {
-        let bytes = self.table.bytes();
-        if bytes <= limits::STATE_MEMORY_BYTES_MAX {
-            return Ok(());
-        }
-        Err(StepError::Failed(format!(
-            "its state takes {} MB in memory on one worker, more than the {} MB a worker may use; use more workers, or \
-             keep less a key (state is not moved out of memory yet)",
-            bytes >> 20,
-            limits::STATE_MEMORY_BYTES_MAX >> 20
-        )))
+        crate::step::check_memory("its state takes", self.table.bytes())
     }
 
     fn gather_states(&self) -> GroupStates {
@@ -331,17 +327,18 @@ impl Step for Keyed {
         self.check_memory()
     }
 
-    fn freeze(&mut self, checkpoint: u64, worker: usize) -> Delta {
+    fn freeze(&mut self, checkpoint: u64) -> Result<Delta, StepError> {
         let changes = self.table.freeze();
         let (segment, dropped) = match &mut self.waiting {
-            Some(waiting) => waiting.freeze(checkpoint << 16 | worker as u64),
+            Some(waiting) => waiting.freeze(checkpoint, self.key_groups.clone()),
             None => (None, Vec::new()),
         };
-        Delta {
+        let source = |rows| Box::new(rows) as Box<dyn SegmentSource>;
+        Ok(Delta {
             changes,
-            segments: segment.into_iter().collect(),
+            segments: segment.into_iter().map(source).collect(),
             dropped,
-        }
+        })
     }
 
     fn restore(&mut self, state: &mut dyn Restore) -> Result<(), StepError> {
@@ -350,10 +347,14 @@ impl Step for Keyed {
             .entries(&mut |key, value| table.load(key, value).map_err(|e| e.to_string()))
             .map_err(StepError::Failed)?;
         self.watermark = state.watermark();
+        self.key_groups = state.key_groups();
         let Some(waiting) = &mut self.waiting else {
             return Ok(());
         };
-        for (id, bytes) in state.segments().map_err(StepError::Failed)? {
+        let reader = state.reader();
+        for id in state.segments().map_err(StepError::Failed)? {
+            let bytes = reader.read(&[id]).map_err(StepError::Failed)?;
+            let bytes = bytes.ok_or_else(|| StepError::Failed(format!("{id:?} is missing")))?;
             let (encoder, key) = (&mut self.encoder, &self.spec.key);
             let mut mine = |rows: &Batch| {
                 let columns: Vec<_> = key
@@ -366,8 +367,8 @@ impl Step for Keyed {
                     .collect()
             };
             waiting
-                .restore(id, &bytes, self.watermark, state.worker() == 0, &mut mine)
-                .map_err(|e| StepError::Failed(format!("segment {id} of the waiting rows: {e}")))?;
+                .restore(id, &bytes[0], self.watermark, &mut mine)
+                .map_err(|e| StepError::Failed(format!("{id:?} of the waiting rows: {e}")))?;
         }
         Ok(())
     }

@@ -2,16 +2,24 @@
 //!
 //! A step knows no Kafka, no file, no clock: rows, watermarks and its own state come in, rows, dead letters and state changes go out.
 
+pub mod deduplicate;
 pub mod groups;
+pub mod join;
 pub mod keyed;
 pub mod lookup;
 pub mod order;
 pub mod project;
+pub mod session;
+pub mod top;
 pub mod transform;
+pub mod window;
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::plugin::Instance;
-use crate::state::Delta;
+use crate::state::{Delta, SegmentId, Segments};
 use crate::time::Micros;
 
 /// An operator as one worker runs it.
@@ -24,9 +32,16 @@ pub trait Step: Send {
         Ok(())
     }
 
-    /// What changed since the last freeze, between two epochs. `checkpoint` and `worker` make segment ids unique.
-    fn freeze(&mut self, _checkpoint: u64, _worker: usize) -> Delta {
-        Delta::default()
+    /// What changed since the last freeze, between two epochs, for this checkpoint.
+    fn freeze(&mut self, _checkpoint: u64) -> Result<Delta, StepError> {
+        Ok(Delta::default())
+    }
+
+    /// How far the results of ticks have been given: all of windows that end by then. `None`: each tick gives all of
+    /// its results. A step that gives them in slices is ticked on, epoch after epoch, with or without new rows; no
+    /// checkpoint falls between the slices.
+    fn done(&self) -> Option<Micros> {
+        None
     }
 
     /// Takes back what checkpoints hold. Called once, before any row.
@@ -53,7 +68,8 @@ pub struct Tick {
 
 /// The decided state of one step, as one worker may read it.
 pub trait Restore {
-    fn worker(&self) -> usize;
+    /// The key groups of this worker.
+    fn key_groups(&self) -> Range<u16>;
     /// The step's watermark at the checkpoint.
     fn watermark(&self) -> Micros;
     /// True for key groups of this worker.
@@ -63,8 +79,10 @@ pub trait Restore {
         &mut self,
         each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
     ) -> Result<(), String>;
-    /// All segments of the step, of every worker, ascending by id.
-    fn segments(&mut self) -> Result<Vec<(u64, Vec<u8>)>, String>;
+    /// The names of the step's segments that may hold keys of this worker, ascending.
+    fn segments(&mut self) -> Result<Vec<SegmentId>, String>;
+    /// Reads them, now and while the pipeline runs.
+    fn reader(&self) -> Arc<dyn Segments>;
 }
 
 /// Readings of an operator on one worker.
@@ -98,6 +116,19 @@ pub struct Refused {
     pub key: Option<serde_json::Value>,
     /// Digest of the plugin that failed, if it was one.
     pub plugin: Option<String>,
+}
+
+/// Refuses to hold more state in memory than a worker may; `what` begins the sentence.
+pub fn check_memory(what: &str, bytes: usize) -> Result<(), StepError> {
+    let most = crate::limits::STATE_MEMORY_BYTES_MAX;
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(StepError::Failed(format!(
+        "{what} {} MB in memory on one worker, more than the {} MB a worker may use; use more workers, or keep less a key",
+        bytes >> 20,
+        most >> 20
+    )))
 }
 
 /// A step cannot go on.

@@ -6,7 +6,8 @@
 //! Invariant: the rows waiting are exactly those of all live segments and of `fresh` whose time is not below the
 //! watermark of the last release; so nothing but that watermark is needed to read a segment again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt64Array};
@@ -16,7 +17,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::ipc::{reader::StreamReader, writer::StreamWriter};
 
 use crate::batch::{Batch, Origins};
-use crate::time::{MICROS_PER_SECOND, Micros, NO_TIME};
+use crate::state::{Fault, PutSegment, SegmentId, SegmentSource};
+use crate::time::{MICROS_PER_MS, MICROS_PER_SECOND, Micros, NO_TIME};
 
 /// Rows of one slab before it is closed: small batches share one, so that thin epochs do not cost an allocation a row.
 const SLAB_ROWS: usize = 4_096;
@@ -34,10 +36,23 @@ pub struct OrderBuffer {
     bytes: usize,
     /// Arrived since the last freeze.
     fresh: Vec<Batch>,
-    /// Live segments and the time of their last row.
-    segments: BTreeMap<u64, Micros>,
+    /// Live segments; their last row is before their time.
+    segments: BTreeSet<SegmentId>,
     /// Rows below this have been handed over.
     released: Micros,
+}
+
+/// Rows on their way into a checkpoint.
+#[derive(Debug)]
+pub struct WaitingRows {
+    id: SegmentId,
+    rows: Batch,
+}
+
+impl SegmentSource for WaitingRows {
+    fn write(&self, put: &mut PutSegment<'_>) -> Result<(), Fault> {
+        put(self.id, &encode(&self.rows))
+    }
 }
 
 /// Sorts by time, then input, then offset, then arrival.
@@ -68,7 +83,7 @@ impl OrderBuffer {
             open: 0,
             bytes: 0,
             fresh: Vec::new(),
-            segments: BTreeMap::new(),
+            segments: BTreeSet::new(),
             released: NO_TIME,
         }
     }
@@ -98,14 +113,16 @@ impl OrderBuffer {
     }
 
     /// The rows that arrived since the last freeze and still wait, as a segment, and the segments that are done with.
-    pub fn freeze(&mut self, id: u64) -> (Option<(u64, Vec<u8>)>, Vec<u64>) {
-        let done: Vec<u64> = self
-            .segments
-            .iter()
-            .filter(|&(_, &last)| last < self.released)
-            .map(|(&id, _)| id)
-            .collect();
-        self.segments.retain(|_, &mut last| last >= self.released);
+    /// `checkpoint` and the key groups of this worker make its name.
+    pub fn freeze(
+        &mut self,
+        checkpoint: u64,
+        groups: Range<u16>,
+    ) -> (Option<WaitingRows>, Vec<SegmentId>) {
+        let live = |id: &SegmentId| id.millis.saturating_mul(MICROS_PER_MS) > self.released;
+        let done = self.segments.iter().filter(|id| !live(id)).copied();
+        let done: Vec<SegmentId> = done.collect();
+        self.segments.retain(live);
         let fresh: Vec<Batch> = std::mem::take(&mut self.fresh)
             .iter()
             .filter_map(|b| self.still_waiting(b))
@@ -113,27 +130,36 @@ impl OrderBuffer {
         let Some(rows) = Batch::concat(&fresh) else {
             return (None, done);
         };
-        let last = rows.times.iter().copied().max().unwrap_or(NO_TIME);
-        self.segments.insert(id, last);
-        (Some((id, encode(&rows))), done)
+        let id = SegmentId {
+            millis: rows
+                .times
+                .iter()
+                .copied()
+                .max()
+                .unwrap_or(0)
+                .div_euclid(MICROS_PER_MS)
+                + 1,
+            checkpoint,
+            serial: 0,
+            first: groups.start,
+            last: groups.end - 1,
+        };
+        self.segments.insert(id);
+        (Some(WaitingRows { id, rows }), done)
     }
 
     /// Takes back the rows of a segment that still wait at `watermark` and that `mine` accepts (a worker restores its own
-    /// keys only). With `owns` this worker is the one that drops the segment later.
+    /// keys only).
     pub fn restore(
         &mut self,
-        id: u64,
+        id: SegmentId,
         bytes: &[u8],
         watermark: Micros,
-        owns: bool,
         mine: &mut dyn FnMut(&Batch) -> Vec<u32>,
     ) -> Result<(), String> {
         self.released = self.released.max(watermark);
         let rows = decode(bytes, &self.schema)?;
-        if owns {
-            self.segments
-                .insert(id, rows.times.iter().copied().max().unwrap_or(NO_TIME));
-        }
+        self.segments.insert(id);
         if let Some(rows) = self.still_waiting(&rows) {
             let kept = mine(&rows);
             if !kept.is_empty() {
@@ -270,7 +296,7 @@ fn logical_bytes(batch: &Batch) -> usize {
 }
 
 /// Arrow IPC stream of the columns, then `time`, `input`, `offset`; the latter two are null where rows have no origin.
-fn encode(batch: &Batch) -> Vec<u8> {
+pub(super) fn encode(batch: &Batch) -> Vec<u8> {
     let origin = batch.origins.as_ref();
     let inputs: ArrayRef = match origin {
         Some(o) => Arc::new(UInt64Array::new(o.inputs.clone(), None)),
@@ -308,7 +334,7 @@ fn segment_schema(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(fields.chain(hidden).collect::<Vec<_>>()))
 }
 
-fn decode(bytes: &[u8], schema: &SchemaRef) -> Result<Batch, String> {
+pub(super) fn decode(bytes: &[u8], schema: &SchemaRef) -> Result<Batch, String> {
     let mut reader = StreamReader::try_new(bytes, None).map_err(|e| e.to_string())?;
     let read = reader
         .next()
@@ -412,7 +438,7 @@ mod tests {
             restart_at in prop::collection::vec(any::<bool>(), 20),
         ) {
             let (mut buffer, mut watermark, mut offset) = (OrderBuffer::new(schema()), NO_TIME, 0);
-            let mut stored: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+            let mut stored: BTreeMap<SegmentId, Vec<u8>> = BTreeMap::new();
             let (mut seen, mut pushed) = (vec![], vec![]);
             for (turn, arrival) in arrivals.iter().enumerate() {
                 let fresh: Vec<_> = arrival.iter().filter(|r| r.0 >= watermark).map(|r| { offset += 1; (r.0, r.1, offset) }).collect();
@@ -420,13 +446,15 @@ mod tests {
                 buffer.push(batch(&fresh));
                 watermark = watermark.max(turn as i64 * 300_000);
                 seen.extend(rows(&buffer.release(watermark, 7)));
-                let (segment, dropped) = buffer.freeze(turn as u64);
+                let (segment, dropped) = buffer.freeze(turn as u64, 0..8);
                 for id in dropped { stored.remove(&id).expect("a segment is dropped once"); }
-                stored.extend(segment);
+                if let Some(segment) = segment {
+                    segment.write(&mut |id, bytes| { stored.insert(id, bytes.to_vec()); Ok(()) }).unwrap();
+                }
                 if restart_at[turn] {
                     buffer = OrderBuffer::new(schema());
                     for (id, bytes) in &stored {
-                        buffer.restore(*id, bytes, watermark, true, &mut |b| (0..b.rows() as u32).collect()).unwrap();
+                        buffer.restore(*id, bytes, watermark, &mut |b| (0..b.rows() as u32).collect()).unwrap();
                     }
                 }
             }

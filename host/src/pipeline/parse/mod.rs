@@ -2,9 +2,11 @@
 //!
 //! Checks one table at a time; whether a name leads anywhere is `resolve`'s concern.
 
+mod plugin;
 mod sinks;
 mod sources;
 mod steps;
+mod windows;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ mod sinks;
 mod sources;
 mod steps;
 mod unused;
+mod windows;
 
 pub(super) use sources::type_name;
 
@@ -21,7 +22,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 use super::diagnostics::Findings;
-use super::plan::{Brokers, Delivery, Host, Input, Plan, Source, Step, Table};
+use super::plan::{Brokers, Delivery, Host, Input, Operator, Plan, Source, Step, Table};
 use super::spec::{self, Spec};
 use super::text::Spanned;
 use super::values;
@@ -38,9 +39,12 @@ enum Named {
 /// Rows that can be read.
 #[derive(Debug, Clone)]
 struct Rows {
-    input: Input,
+    /// Several are read as one.
+    inputs: Vec<Input>,
     schema: SchemaRef,
     has_event_time: bool,
+    /// Some rows correct others.
+    corrections: bool,
 }
 
 struct Resolver<'s> {
@@ -153,9 +157,10 @@ impl<'s> Resolver<'s> {
             Some(Named::Source(index)) => {
                 let source = self.sources[*index].as_ref()?;
                 Some(Rows {
-                    input: Input::Source(*index),
+                    inputs: vec![Input::Source(*index)],
                     schema: source.schema.clone(),
                     has_event_time: source.event_time.is_some(),
+                    corrections: false,
                 })
             }
             Some(Named::Step(index)) => {
@@ -184,6 +189,11 @@ impl<'s> Resolver<'s> {
     }
 
     fn port(&mut self, name: &Spanned<String>, step: usize, port: Option<&str>) -> Option<Rows> {
+        let step = match (&self.steps[step].operator, port) {
+            // The step that ranks stands behind the window, which has the other ports.
+            (Operator::Top(_), Some(_)) => step - 1,
+            _ => step,
+        };
         let planned = &self.steps[step];
         let index = match port {
             None => Some(0),
@@ -204,9 +214,11 @@ impl<'s> Resolver<'s> {
             return None;
         };
         Some(Rows {
-            input: Input::Port { step, port: index },
+            inputs: vec![Input::Port { step, port: index }],
             schema: planned.ports[index].schema.clone(),
             has_event_time: planned.has_event_time,
+            corrections: index == 0
+                && matches!(&planned.operator, Operator::Window(w) if w.allowed_lateness > 0),
         })
     }
 

@@ -1,56 +1,71 @@
 //! The order in which steps run: each after what it reads. A cycle has none.
 
-use std::collections::HashMap;
-
 use super::{Named, Resolver};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Visit {
+    New,
+    /// Some step that it reads is being visited.
     Open,
     Done,
+    /// Part of a cycle.
+    Cyclic,
 }
 
 impl Resolver<'_> {
     /// Steps by index, inputs first and otherwise in the order of the file. Steps of a cycle are reported once a cycle
     /// and left out.
     pub(super) fn order(&mut self) -> Vec<usize> {
-        let mut visits: HashMap<usize, Visit> = HashMap::new();
+        let mut visits = vec![Visit::New; self.spec.steps.len()];
         let mut order = Vec::new();
         for start in 0..self.spec.steps.len() {
-            // A step reads at most one other, so what leads to `start` is a chain and not a tree.
-            let mut chain = Vec::new();
-            let mut next = Some(start);
-            while let Some(step) = next.filter(|s| !visits.contains_key(s)) {
-                visits.insert(step, Visit::Open);
-                chain.push(step);
-                next = self.reads(step);
+            // The way from `start` to the step being visited; a chain of steps may be longer than the stack is deep.
+            let mut way: Vec<(usize, Vec<usize>)> = Vec::new();
+            if visits[start] == Visit::New {
+                visits[start] = Visit::Open;
+                way.push((start, self.reads(start)));
             }
-            let cycle = next.and_then(|met| {
-                let open = visits.get(&met) == Some(&Visit::Open);
-                open.then(|| chain.iter().position(|s| *s == met)).flatten()
-            });
-            if let Some(from) = cycle {
-                self.cycle(&chain[from..]);
-                // What reads from the cycle is unknown, as the cycle is.
-                order.extend(chain[..from].iter().rev());
-            } else {
-                order.extend(chain.iter().rev());
-            }
-            for step in chain {
-                visits.insert(step, Visit::Done);
+            while let Some((step, left)) = way.last_mut() {
+                match left.pop() {
+                    None => {
+                        if visits[*step] == Visit::Open {
+                            visits[*step] = Visit::Done;
+                            order.push(*step);
+                        }
+                        way.pop();
+                    }
+                    Some(next) if visits[next] == Visit::New => {
+                        visits[next] = Visit::Open;
+                        let reads = self.reads(next);
+                        way.push((next, reads));
+                    }
+                    Some(next) if visits[next] == Visit::Open => {
+                        let from = way.iter().position(|(s, _)| *s == next).unwrap_or(0);
+                        let cycle: Vec<usize> = way[from..].iter().map(|(s, _)| *s).collect();
+                        cycle.iter().for_each(|s| visits[*s] = Visit::Cyclic);
+                        self.cycle(&cycle);
+                    }
+                    Some(_) => {}
+                }
             }
         }
         order
     }
 
-    /// The step that `step` reads.
-    fn reads(&self, step: usize) -> Option<usize> {
-        let from = &self.spec.steps[step].from.as_ref()?.value;
-        let base = from.split_once('.').map_or(from.as_str(), |(base, _)| base);
-        match self.names.get(base) {
-            Some(Named::Step(index)) => Some(*index),
-            _ => None,
-        }
+    /// The steps that `step` reads, the last one first.
+    fn reads(&self, step: usize) -> Vec<usize> {
+        let names = self.spec.steps[step].from.iter().rev();
+        let base = |name: &str| {
+            name.split_once('.')
+                .map_or(name, |(base, _)| base)
+                .to_owned()
+        };
+        names
+            .filter_map(|name| match self.names.get(base(&name.value).as_str()) {
+                Some(Named::Step(index)) => Some(*index),
+                _ => None,
+            })
+            .collect()
     }
 
     /// `steps`: each reads the next, the last reads the first.
@@ -63,7 +78,7 @@ impl Resolver<'_> {
         let name = |i: &usize| spec.steps[*i].name.value.as_str();
         let mut names: Vec<_> = flow.iter().map(name).collect();
         names.push(names[0]);
-        let span = spec.steps[flow[0]].from.as_ref().map(|f| f.span);
+        let span = spec.steps[flow[0]].from.first().map(|f| f.span);
         self.findings
             .error(
                 span.unwrap_or(spec.steps[flow[0]].name.span),

@@ -61,8 +61,9 @@ impl Resolver<'_> {
         let late_port = shape.late.then(|| ports.len() - 1);
         Some(Step {
             name: step.name.value.clone(),
-            inputs: vec![rows.input],
-            key,
+            inputs: rows.inputs,
+            keys: plugin.key.is_some().then(|| vec![key]),
+            holds_back: 0,
             has_event_time: rows.has_event_time,
             operator: Operator::Plugin(Box::new(plan::Plugin {
                 component,
@@ -125,7 +126,7 @@ impl Resolver<'_> {
     }
 
     /// Indices of the key columns.
-    fn key(
+    pub(super) fn key(
         &mut self,
         key: &Spanned<Vec<Spanned<String>>>,
         schema: &SchemaRef,
@@ -216,11 +217,7 @@ impl Resolver<'_> {
             "step `{}` needs a watermark for {why}, but its source has no `event_time`",
             step.name.value
         );
-        let from = step.from.as_ref().map_or(step.name.span, |f| f.span);
-        self.findings
-            .error(from, message)
-            .help("add event_time = { field = \"...\", lateness = \"...\" } to the source");
-        None
+        self.no_event_time(step, message)
     }
 
     /// What the plugin reads and gives, configured for this step.

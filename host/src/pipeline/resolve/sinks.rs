@@ -66,7 +66,7 @@ impl Resolver<'_> {
             }
             inputs.push(rows.map(|rows| plan::SinkInput {
                 label: from.value.clone(),
-                input: rows.input,
+                input: rows.inputs[0],
                 schema: rows.schema,
             }));
         }

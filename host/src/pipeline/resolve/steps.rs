@@ -18,14 +18,76 @@ pub const MAIN_PORT: &str = "main";
 
 impl Resolver<'_> {
     pub(super) fn step(&mut self, step: &spec::Step) -> Option<Step> {
-        let rows = step.from.as_ref().and_then(|from| self.rows(from));
+        if let Some(spec::Operator::Join(join)) = &step.operator {
+            return self.join(step, join);
+        }
+        let rows = self.union(step);
         match step.operator.as_ref()? {
             spec::Operator::Project { filter, select } => {
                 self.project(step, rows?, filter.as_ref(), select.as_deref())
             }
             spec::Operator::Lookup(lookup) => self.lookup(step, rows, lookup),
             spec::Operator::Plugin(plugin) => self.plugin(step, rows, plugin),
+            spec::Operator::Window(window) => self.window(step, rows?, window),
+            spec::Operator::Deduplicate(d) => self.deduplicate(step, rows?, d),
+            spec::Operator::Join(_) => unreachable!("joins have two sides"),
         }
+    }
+
+    /// What `from` names, read as one.
+    fn union(&mut self, step: &spec::Step) -> Option<Rows> {
+        let found: Vec<_> = step.from.iter().map(|from| self.facts(from)).collect();
+        let mut found = found.into_iter().collect::<Option<Vec<_>>>()?.into_iter();
+        let mut all = found.next()?;
+        for (i, rows) in found.enumerate() {
+            let from = &step.from[i + 1];
+            if let Some(first) = step.from[..=i].iter().find(|f| f.value == from.value) {
+                let message = format!("`{}` is named twice in `from`", from.value);
+                self.findings.error(from.span, message).first(first.span);
+                return None;
+            }
+            let Some(schema) = same_columns(&all.schema, &rows.schema) else {
+                let message = format!(
+                    "`{}` has other columns than `{}`: {}",
+                    from.value,
+                    step.from[0].value,
+                    difference(&all.schema, &rows.schema)
+                );
+                self.findings.error(from.span, message).help(
+                    "give both the same columns in the same order with `select`, in a step before",
+                );
+                return None;
+            };
+            all.schema = schema;
+            all.inputs.extend(rows.inputs);
+            all.has_event_time &= rows.has_event_time;
+        }
+        Some(all)
+    }
+
+    /// Rows that a step may read: corrected results of a window are no new facts.
+    pub(super) fn facts(&mut self, name: &Spanned<String>) -> Option<Rows> {
+        let rows = self.rows(name)?;
+        if !rows.corrections {
+            return Some(rows);
+        }
+        let message = format!(
+            "`{}` corrects its results, so only sinks can read it",
+            name.value
+        );
+        self.findings.error(name.span, message).help(
+            "leave out `allowed_lateness`, or compute it a second time without for this step",
+        );
+        None
+    }
+
+    /// Says that a step needs the event time that its rows do not have.
+    pub(super) fn no_event_time<T>(&mut self, step: &spec::Step, message: String) -> Option<T> {
+        let from = step.from.first().map_or(step.name.span, |f| f.span);
+        self.findings
+            .error(from, message)
+            .help("add event_time = { field = \"...\", lateness = \"...\" } to the source");
+        None
     }
 
     fn project(
@@ -59,7 +121,7 @@ impl Resolver<'_> {
     }
 
     /// A mistake within an expression, shown where it stands in the file.
-    fn sql_mistake(&mut self, sql: &Spanned<String>, error: ExprError) {
+    pub(super) fn sql_mistake(&mut self, sql: &Spanned<String>, error: ExprError) {
         let span = match error.span {
             Some(range) => quoted::within(&self.spec.texts, sql.span, range),
             None => sql.span,
@@ -174,7 +236,34 @@ impl Resolver<'_> {
     }
 }
 
-fn main_port(schema: SchemaRef) -> Port {
+/// `a`'s columns, null where one of both may be, if `b` has the same names and types.
+fn same_columns(a: &SchemaRef, b: &SchemaRef) -> Option<SchemaRef> {
+    let same = |(a, b): (&FieldRef, &FieldRef)| {
+        let equal = a.name() == b.name() && a.data_type() == b.data_type();
+        let nullable = a.is_nullable() || b.is_nullable();
+        equal.then(|| Arc::new(a.as_ref().clone().with_nullable(nullable)))
+    };
+    if a.fields().len() != b.fields().len() {
+        return None;
+    }
+    let fields: Option<Vec<FieldRef>> = a.fields().iter().zip(b.fields()).map(same).collect();
+    Some(Arc::new(Schema::new(fields?)))
+}
+
+fn difference(a: &SchemaRef, b: &SchemaRef) -> String {
+    let column = |s: &SchemaRef, i: usize| match s.fields().get(i) {
+        Some(f) => format!("`{}` ({})", f.name(), type_name(f.data_type())),
+        None => "nothing".to_owned(),
+    };
+    let all = 0..a.fields().len().max(b.fields().len());
+    all.map(|i| (i, column(a, i), column(b, i)))
+        .find(|(_, a, b)| a != b)
+        .map_or_else(String::new, |(i, a, b)| {
+            format!("column {} is {b} instead of {a}", i + 1)
+        })
+}
+
+pub(super) fn main_port(schema: SchemaRef) -> Port {
     Port {
         name: MAIN_PORT.into(),
         schema,
@@ -190,11 +279,12 @@ fn stateless(
 ) -> Step {
     Step {
         name: step.name.value.clone(),
-        inputs: vec![rows.input],
-        key: Vec::new(),
+        inputs: rows.inputs.clone(),
+        keys: None,
         operator,
         ports,
         has_event_time: rows.has_event_time,
+        holds_back: 0,
         signature: json!({ "operator": kind }),
     }
 }

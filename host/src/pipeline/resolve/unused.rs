@@ -8,7 +8,7 @@ use crate::pipeline::spec::Operator;
 impl Resolver<'_> {
     pub(super) fn unused(&mut self) {
         let spec = self.spec;
-        let from_steps = spec.steps.iter().filter_map(|s| s.from.as_ref());
+        let from_steps = spec.steps.iter().flat_map(|s| &s.from);
         let from_sinks = spec.sinks.iter().flat_map(|s| &s.from);
         let read: HashSet<&str> = from_steps
             .chain(from_sinks)
@@ -36,7 +36,7 @@ impl Resolver<'_> {
             let used = spec.steps.iter().any(|step| match &step.operator {
                 Some(Operator::Lookup(l)) => l.table.as_ref().is_some_and(|t| t.value == *name),
                 Some(Operator::Plugin(plugin)) => names(&plugin.config.value, name),
-                Some(Operator::Project { .. }) => false,
+                Some(_) => false,
                 None => true,
             });
             if !used {

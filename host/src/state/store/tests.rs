@@ -20,7 +20,7 @@ use super::*;
 struct Model {
     number: Option<u64>,
     keys: BTreeMap<(u16, u16, Vec<u8>), Vec<u8>>,
-    segments: BTreeMap<(u16, u64), Vec<u8>>,
+    segments: BTreeMap<(u16, SegmentId), Vec<u8>>,
 }
 
 const NEVER: MergeRule = MergeRule {
@@ -62,7 +62,9 @@ fn content(store: &Store) -> Model {
             Ok(())
         };
         store.load(step, &mut each).unwrap();
-        for (id, bytes) in store.segments(step).unwrap() {
+        let ids = store.segment_ids(step).unwrap();
+        let bytes = store.segment_bytes(step, &ids).unwrap().unwrap();
+        for (id, bytes) in ids.into_iter().zip(bytes) {
             found.segments.insert((step, id), bytes);
         }
     }
@@ -84,13 +86,14 @@ fn next(rng: &mut StdRng, model: &Model, steps: &[u16]) -> (Prepared, Model) {
                 changes: next_changes(rng, step, worker, &mut after),
                 ..Delta::default()
             };
-            next_segments(
-                rng,
-                step,
-                number << 16 | u64::from(worker),
-                &mut after,
-                &mut delta,
-            );
+            let id = SegmentId {
+                millis: rng.random_range(-1_000..1_000),
+                checkpoint: number,
+                serial: rng.random(),
+                first: worker,
+                last: KEY_GROUPS - 1,
+            };
+            next_segments(rng, step, id, &mut after, &mut delta);
             delta
         });
         deltas.push((step, workers.collect()));
@@ -128,13 +131,13 @@ fn next_changes(rng: &mut StdRng, step: u16, worker: u16, after: &mut Model) -> 
     changes
 }
 
-fn next_segments(rng: &mut StdRng, step: u16, id: u64, after: &mut Model, delta: &mut Delta) {
+fn next_segments(rng: &mut StdRng, step: u16, id: SegmentId, after: &mut Model, delta: &mut Delta) {
     if rng.random_ratio(1, 2) {
         let bytes = vec![rng.random(); rng.random_range(0..2_000)];
         after.segments.insert((step, id), bytes.clone());
-        delta.segments.push((id, bytes));
+        delta.segments.push(Box::new((id, bytes)));
     }
-    let own = |&&(s, old): &&(u16, u64)| s == step && old % 65_536 == id % 65_536 && old != id;
+    let own = |&&(s, old): &&(u16, SegmentId)| s == step && old.first == id.first && old != id;
     let old = after.segments.keys().find(own).copied();
     if let Some((_, old)) = old.filter(|_| rng.random_ratio(1, 3)) {
         after.segments.remove(&(step, old));

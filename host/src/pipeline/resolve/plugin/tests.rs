@@ -166,9 +166,10 @@ fn description(order: RowOrder, alarms: AlarmClock) -> Description {
 fn event_time_is_needed_where_it_is_used() {
     let order = |index, kind, asked, alarms, has_event_time| {
         let rows = Rows {
-            input: Input::Source(0),
+            inputs: vec![Input::Source(0)],
             schema: input(),
             has_event_time,
+            corrections: false,
         };
         let description = description(asked, alarms);
         found(index, |r, s, p| {
