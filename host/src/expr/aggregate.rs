@@ -11,11 +11,17 @@ mod call;
 mod catalogue;
 mod compile;
 mod count;
+mod distinct;
 mod exact;
 mod extreme;
 mod inputs;
+mod interned;
+mod lists;
 mod native;
+mod ordered;
 mod partials;
+mod percentile;
+mod pick;
 #[cfg(test)]
 mod tests;
 

@@ -21,11 +21,15 @@ pub(super) struct Native {
     function: Arc<AggregateFunctionExpr>,
     states: Vec<DataType>,
     result: DataType,
+    /// What arguments become first.
+    before: Option<fn(&ArrayRef) -> ArrayRef>,
+    version: u32,
 }
 
 struct NativePartials {
     groups: Box<dyn GroupsAccumulator>,
     result: DataType,
+    before: Option<fn(&ArrayRef) -> ArrayRef>,
 }
 
 impl Native {
@@ -58,7 +62,21 @@ impl Native {
             function: Arc::new(function),
             states: states.iter().map(|f| f.data_type().clone()).collect(),
             result,
+            before: None,
+            version: 1,
         })
+    }
+
+    /// Arguments go through `before`, which gives the types that the function was built for.
+    pub fn after(mut self, before: fn(&ArrayRef) -> ArrayRef) -> Self {
+        self.before = Some(before);
+        self
+    }
+
+    /// States mean the same only for this version of the function.
+    pub fn versioned(mut self, version: u32) -> Self {
+        self.version = version;
+        self
     }
 }
 
@@ -93,8 +111,13 @@ impl Function for Native {
         self.states.clone()
     }
 
+    fn version(&self) -> u32 {
+        self.version
+    }
+
     fn partials(&self) -> Box<dyn Partials> {
         Box::new(NativePartials {
+            before: self.before,
             groups: create(&self.function).expect("the same was created before"),
             result: self.result.clone(),
         })
@@ -109,6 +132,14 @@ impl Partials for NativePartials {
         filter: Option<&BooleanArray>,
         total: usize,
     ) -> Result<(), String> {
+        let changed: Vec<ArrayRef>;
+        let values = match self.before {
+            None => values,
+            Some(before) => {
+                changed = values.iter().map(before).collect();
+                &changed
+            }
+        };
         self.groups
             .update_batch(values, groups, filter, total)
             .map_err(plain)
