@@ -194,7 +194,10 @@ impl Resolver<'_> {
     }
 
     fn lateness_fits(&mut self, window: &spec::Window, kind: WindowKind) -> Option<()> {
-        let lateness = window.allowed_lateness.as_ref().filter(|l| l.value > 0)?;
+        let written = window.allowed_lateness.as_ref();
+        let Some(lateness) = written.filter(|l| l.value > 0) else {
+            return Some(());
+        };
         let refused = match (kind, &window.top) {
             (WindowKind::Session(_), _) => {
                 "a session whose bounds change cannot be told from a new one, so there are no corrected results of it"
