@@ -90,11 +90,22 @@ pub const MERGE_SLICE_BYTES: usize = 16 << 20;
 /// Keyed state held in memory over all steps of a worker; more ends in an error that says so.
 pub const STATE_MEMORY_BYTES_MAX: usize = 4 << 30;
 
+/// Rows that wait to be staged by a sink, before they are written as one piece...
+pub const STAGED_BUFFER_BYTES: usize = 1 << 20;
+/// ... or as many batches, each of which may keep more memory alive than its own rows...
+pub const STAGED_BUFFER_BATCHES: usize = 1_024;
+/// ... or so much of that memory.
+pub const STAGED_BUFFER_MEMORY_BYTES: usize = 64 << 20;
+/// One file of staged rows; files whose rows have left are deleted whole.
+pub const STAGED_FILE_BYTES: u64 = 64 << 20;
+
 const _: () = assert!(CALL_ROWS_MAX <= EPOCH_RECORDS_MAX);
 const _: () = assert!(FAILED_ROWS_MIN < FAILED_WINDOW_ROWS);
 const _: () = assert!(DEAD_LETTER_RAW_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(PLUGIN_TICK_MS <= CALL_PART_MS_MIN);
 const _: () = assert!(LOG_BLOB_BYTES_MAX > KEY_BYTES_MAX);
+const _: () = assert!(STAGED_BUFFER_BYTES <= STAGED_BUFFER_MEMORY_BYTES);
+const _: () = assert!((STAGED_BUFFER_BYTES as u64) < STAGED_FILE_BYTES);
 
 /// A pipeline file.
 pub const PIPELINE_FILE_BYTES_MAX: usize = 1 << 20;

@@ -278,6 +278,15 @@ pub enum SinkConnector {
     },
 }
 
+impl SinkConnector {
+    /// Whether output becomes visible only by a decided checkpoint, so that a start may have to make up for it.
+    pub fn follows(&self) -> bool {
+        match self {
+            Self::Kafka { .. } | Self::File { .. } | Self::Console { .. } => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// A non-empty file that this sink did not write is an error.

@@ -60,7 +60,7 @@ impl Sink for FileSink {
         Ok(())
     }
 
-    fn cut(&self) -> Result<Value, ConnectorError> {
+    fn cut(&self, _last: bool) -> Result<Value, ConnectorError> {
         self.file.cut()
     }
 
@@ -117,15 +117,15 @@ mod tests {
         let plan = sink(&path, &["views", "sessions.late"]);
         let first = FileSink::open(&plan, None).unwrap();
         first.write(0, &batch(vec![1, 2])).unwrap();
-        let cut = first.cut().unwrap();
+        let cut = first.cut(false).unwrap();
         first.sync(&cut).unwrap();
         first.write(1, &batch(vec![3])).unwrap();
-        first.cut().unwrap();
+        first.cut(false).unwrap();
         assert_eq!(first.rows(), 3);
         drop(first);
         let second = FileSink::open(&plan, Some(&cut)).unwrap();
         second.write(1, &batch(vec![3, 4])).unwrap();
-        second.cut().unwrap();
+        second.cut(false).unwrap();
         assert_eq!(second.rows(), 2);
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
@@ -140,7 +140,7 @@ mod tests {
         let path = dir.path().join("out.jsonl");
         let only = FileSink::open(&sink(&path, &["views"]), None).unwrap();
         only.write(0, &batch(vec![1])).unwrap();
-        only.cut().unwrap();
+        only.cut(false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"n\":1}\n");
     }
 }

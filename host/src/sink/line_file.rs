@@ -4,7 +4,7 @@
 //! Invariant: bytes up to the length of a synced cut never change; only bytes beyond the last checkpoint's cut are ever
 //! taken away, and only from the very file (device and inode) that the cut names.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::durable::{create_parents, sync_entry};
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Existing;
 
@@ -93,7 +94,7 @@ impl LineFile {
             }
         }
         opened.file.sync_all().map_err(io)?;
-        sync_directory(path)?;
+        sync_entry(path)?;
         Ok(opened)
     }
 
@@ -241,34 +242,6 @@ fn regular_length(path: &Path, file: &File) -> Result<u64, ConnectorError> {
         path,
         "not a regular file: what a crash leaves in it could not be cut off",
     ))
-}
-
-/// Creates the directories above `path`, each durable in the one above it.
-fn create_parents(path: &Path) -> Result<(), ConnectorError> {
-    let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else {
-        return Ok(());
-    };
-    if parent.is_dir() {
-        return Ok(());
-    }
-    create_parents(parent)?;
-    match fs::create_dir(parent) {
-        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
-            Err(ConnectorError::io(parent, cause))
-        }
-        _ => sync_directory(parent),
-    }
-}
-
-/// Makes the entry of `path` in its directory durable.
-fn sync_directory(path: &Path) -> Result<(), ConnectorError> {
-    let parent = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|cause| ConnectorError::io(parent, cause))
 }
 
 fn failed(path: &Path, cause: impl ToString) -> ConnectorError {
