@@ -24,6 +24,8 @@ use crate::plugin::{Component, Runtime};
 use crate::sink::console::ConsoleSink;
 use crate::sink::dead_letters::{DeadLetters, FileDeadLetters};
 use crate::sink::file::FileSink;
+use crate::sink::parquet::ParquetSink;
+use crate::sink::rolling::RollingSink;
 use crate::sink::{Place, Sink};
 use crate::source::file::FileSource;
 use crate::source::generate::GenerateSource;
@@ -343,10 +345,12 @@ fn open_sinks(
     let mut consoles = Vec::new();
     let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, ConnectorError> {
         let resume = meta.sinks.get(&s.name);
-        let _place = sink_place(plan, &s.name, store, &options.clock);
+        let place = || sink_place(plan, &s.name, store, &options.clock);
         Ok(match &s.connector {
             SinkConnector::Kafka { .. } => Box::new(KafkaSink::open(&plan.name, s, resume)?),
             SinkConnector::File { .. } => Box::new(FileSink::open(s, resume)?),
+            SinkConnector::Files { .. } => Box::new(RollingSink::open(s, place(), resume)?),
+            SinkConnector::Parquet { .. } => Box::new(ParquetSink::open(s, place(), resume)?),
             SinkConnector::Console { .. } => {
                 let console = Arc::new(ConsoleSink::new(s));
                 consoles.push(console.clone());

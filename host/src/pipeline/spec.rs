@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::{BadRecords, Delivery, Existing, Format, GenerateKind, Limit, Order, Start};
+use super::plan::{
+    BadRecords, Delivery, Existing, Format, GenerateKind, Limit, LineFormat, Order, Roll, Start,
+};
 use super::text::{Span, Spanned, Texts};
 use crate::time::Micros;
 
@@ -211,6 +213,19 @@ pub enum SinkConnector {
     File {
         path: Option<Spanned<String>>,
         existing: Existing,
+        format: Option<LineFormat>,
+    },
+    Files {
+        dir: Option<Spanned<String>>,
+        existing: Existing,
+        format: LineFormat,
+        roll: Roll,
+    },
+    Parquet {
+        dir: Option<Spanned<String>>,
+        existing: Existing,
+        roll: Roll,
+        partition_by: Vec<Spanned<String>>,
     },
     Console {
         rows: usize,

@@ -6,10 +6,16 @@
 //! checkpoint's cut: a crash may lie between the decision and the telling.
 
 pub mod console;
+#[cfg(test)]
+pub(crate) mod crashes;
 pub mod dead_letters;
+mod directory;
 mod durable;
 pub mod file;
 mod line_file;
+mod lines;
+pub mod parquet;
+pub mod rolling;
 pub mod staging;
 
 use std::path::PathBuf;
