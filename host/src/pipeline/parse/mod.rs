@@ -3,6 +3,7 @@
 //! Checks one table at a time; whether a name leads anywhere is `resolve`'s concern.
 
 mod plugin;
+mod files;
 mod sinks;
 mod sources;
 mod steps;
