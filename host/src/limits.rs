@@ -98,6 +98,18 @@ pub const STAGED_BUFFER_BATCHES: usize = 1_024;
 pub const STAGED_BUFFER_MEMORY_BYTES: usize = 64 << 20;
 /// One file of staged rows; files whose rows have left are deleted whole.
 pub const STAGED_FILE_BYTES: u64 = 64 << 20;
+/// The first wait before a remote sink is tried again, and the longest that the waits double to.
+pub const RETRY_MS_FIRST: u64 = 100;
+pub const RETRY_MS_MAX: u64 = 10_000;
+/// A receiver that asks for more patience (`Retry-After`) is tried again all the same.
+pub const RETRY_AFTER_MS_MAX: u64 = 300_000;
+/// Rows of a webhook sink that wait to be sent.
+pub const WEBHOOK_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// The rows of one request; a single larger row is sent alone.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 4 << 20;
+/// What is read of a receiver's answer, and what of it an error shows.
+pub const WEBHOOK_ANSWER_BYTES_MAX: u64 = 64 << 10;
+pub const WEBHOOK_ANSWER_SHOWN_BYTES: usize = 300;
 
 const _: () = assert!(CALL_ROWS_MAX <= EPOCH_RECORDS_MAX);
 const _: () = assert!(FAILED_ROWS_MIN < FAILED_WINDOW_ROWS);
@@ -106,6 +118,8 @@ const _: () = assert!(PLUGIN_TICK_MS <= CALL_PART_MS_MIN);
 const _: () = assert!(LOG_BLOB_BYTES_MAX > KEY_BYTES_MAX);
 const _: () = assert!(STAGED_BUFFER_BYTES <= STAGED_BUFFER_MEMORY_BYTES);
 const _: () = assert!((STAGED_BUFFER_BYTES as u64) < STAGED_FILE_BYTES);
+const _: () = assert!(RETRY_MS_FIRST <= RETRY_MS_MAX && RETRY_MS_MAX <= RETRY_AFTER_MS_MAX);
+const _: () = assert!(WEBHOOK_BODY_BYTES_MAX <= WEBHOOK_QUEUE_BYTES_MAX);
 
 /// A pipeline file.
 pub const PIPELINE_FILE_BYTES_MAX: usize = 1 << 20;

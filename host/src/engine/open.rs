@@ -24,6 +24,7 @@ use crate::plugin::{Component, Runtime};
 use crate::sink::console::ConsoleSink;
 use crate::sink::dead_letters::{DeadLetters, FileDeadLetters};
 use crate::sink::file::FileSink;
+use crate::sink::webhook::WebhookSink;
 use crate::sink::{Place, Sink};
 use crate::source::file::FileSource;
 use crate::source::generate::GenerateSource;
@@ -347,6 +348,15 @@ fn open_sinks(
         Ok(match &s.connector {
             SinkConnector::Kafka { .. } => Box::new(KafkaSink::open(&plan.name, s, resume)?),
             SinkConnector::File { .. } => Box::new(FileSink::open(s, resume)?),
+            SinkConnector::Webhook(_) => {
+                Box::new(WebhookSink::open(&plan.name, &plan.host.state, s)?)
+            }
+            SinkConnector::Postgres(_) => {
+                return Err(ConnectorError::failed(
+                    &s.name,
+                    "Postgres is not supported yet",
+                ));
+            }
             SinkConnector::Console { .. } => {
                 let console = Arc::new(ConsoleSink::new(s));
                 consoles.push(console.clone());

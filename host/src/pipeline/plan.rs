@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
+pub use super::remote::{OnReject, Postgres, Webhook, WriteMode};
 use crate::expr::{Predicate, Projection};
 use crate::plugin::Component;
 use crate::time::Micros;
@@ -276,13 +277,18 @@ pub enum SinkConnector {
     Console {
         rows: usize,
     },
+    Webhook(Webhook),
+    Postgres(Postgres),
 }
 
 impl SinkConnector {
     /// Whether output becomes visible only by a decided checkpoint, so that a start may have to make up for it.
     pub fn follows(&self) -> bool {
         match self {
-            Self::Kafka { .. } | Self::File { .. } | Self::Console { .. } => false,
+            Self::Kafka { .. } | Self::File { .. } | Self::Console { .. } | Self::Webhook(_) => {
+                false
+            }
+            Self::Postgres(_) => true,
         }
     }
 }

@@ -5,12 +5,15 @@
 //! by a decided checkpoint (a *follower*) rolls forward when it is told so, and again when it is opened with that
 //! checkpoint's cut: a crash may lie between the decision and the telling.
 
+mod backoff;
 pub mod console;
 pub mod dead_letters;
 mod durable;
 pub mod file;
 mod line_file;
+pub mod postgres;
 pub mod staging;
+pub mod webhook;
 
 use std::path::PathBuf;
 use std::sync::Arc;

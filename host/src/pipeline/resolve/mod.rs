@@ -6,6 +6,7 @@
 mod connections;
 mod order;
 pub mod plugin;
+mod remote;
 mod sinks;
 mod sources;
 mod steps;

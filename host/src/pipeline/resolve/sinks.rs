@@ -9,7 +9,7 @@ use crate::pipeline::spec;
 use crate::pipeline::text::{Span, Spanned};
 
 /// The column that tells which step a row came from, in a sink with several inputs.
-const STEP_COLUMN: &str = "step";
+pub(super) const STEP_COLUMN: &str = "step";
 
 impl Resolver<'_> {
     pub(super) fn sink(&mut self, sink: &spec::Sink) -> Option<plan::Sink> {
@@ -33,6 +33,12 @@ impl Resolver<'_> {
                 existing: *existing,
             },
             spec::SinkConnector::Console { rows } => SinkConnector::Console { rows: *rows },
+            spec::SinkConnector::Webhook(webhook) => {
+                SinkConnector::Webhook(self.webhook(sink, webhook, &inputs)?)
+            }
+            spec::SinkConnector::Postgres(postgres) => {
+                SinkConnector::Postgres(self.postgres(sink, postgres, &inputs)?)
+            }
         };
         let inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
         (!inputs.is_empty()).then(|| plan::Sink {

@@ -1,6 +1,7 @@
 //! A table of wrong files: `«` marks where each mistake is to be shown, in the order of the file.
 
 mod inputs;
+mod remote;
 mod rows;
 
 use super::mistakes;

@@ -77,14 +77,6 @@ fn operators_of_later_versions_are_refused_by_name() {
             "[sinks.s]\nfrom = \"clicks\"\n«parquet = { dir = \"x\" }\n",
             &["`parquet` in [sinks.s] is not supported yet"],
         ),
-        (
-            "[sinks.s]\nfrom = \"clicks\"\n«postgres = {}\n",
-            &["not supported yet"],
-        ),
-        (
-            "[sinks.s]\nfrom = \"clicks\"\n«http = {}\n",
-            &["not supported yet"],
-        ),
     ]);
 }
 
