@@ -110,6 +110,13 @@ pub const WEBHOOK_BODY_BYTES_MAX: usize = 4 << 20;
 /// What is read of a receiver's answer, and what of it an error shows.
 pub const WEBHOOK_ANSWER_BYTES_MAX: u64 = 64 << 10;
 pub const WEBHOOK_ANSWER_SHOWN_BYTES: usize = 300;
+/// Rows of one statement of a Postgres sink, and their memory; a single larger row is a statement of its own.
+pub const POSTGRES_CHUNK_ROWS_MAX: usize = 10_000;
+pub const POSTGRES_CHUNK_BYTES_MAX: usize = 32 << 20;
+/// Rows staged for a Postgres that is behind: then workers wait.
+pub const POSTGRES_STAGED_BYTES_MAX: u64 = 1 << 30;
+/// A row as an error shows it.
+pub const POSTGRES_ROW_SHOWN_BYTES: usize = 500;
 
 const _: () = assert!(CALL_ROWS_MAX <= EPOCH_RECORDS_MAX);
 const _: () = assert!(FAILED_ROWS_MIN < FAILED_WINDOW_ROWS);

@@ -24,6 +24,7 @@ use crate::plugin::{Component, Runtime};
 use crate::sink::console::ConsoleSink;
 use crate::sink::dead_letters::{DeadLetters, FileDeadLetters};
 use crate::sink::file::FileSink;
+use crate::sink::postgres::PostgresSink;
 use crate::sink::webhook::WebhookSink;
 use crate::sink::{Place, Sink};
 use crate::source::file::FileSource;
@@ -344,7 +345,7 @@ fn open_sinks(
     let mut consoles = Vec::new();
     let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, ConnectorError> {
         let resume = meta.sinks.get(&s.name);
-        let _place = sink_place(plan, &s.name, store, &options.clock);
+        let place = sink_place(plan, &s.name, store, &options.clock);
         Ok(match &s.connector {
             SinkConnector::Kafka { .. } => Box::new(KafkaSink::open(&plan.name, s, resume)?),
             SinkConnector::File { .. } => Box::new(FileSink::open(s, resume)?),
@@ -352,10 +353,10 @@ fn open_sinks(
                 Box::new(WebhookSink::open(&plan.name, &plan.host.state, s)?)
             }
             SinkConnector::Postgres(_) => {
-                return Err(ConnectorError::failed(
-                    &s.name,
-                    "Postgres is not supported yet",
-                ));
+                let (id, stop) = (hex(&store.state_id()), &*options.stop);
+                Box::new(PostgresSink::open(
+                    &plan.name, &id, &place, s, resume, stop,
+                )?)
             }
             SinkConnector::Console { .. } => {
                 let console = Arc::new(ConsoleSink::new(s));
@@ -375,13 +376,16 @@ fn open_sinks(
 /// Where a sink keeps what is not visible yet, and what it calls its files.
 fn sink_place(plan: &Plan, sink: &str, store: &Store, clock: &Arc<dyn Clock>) -> Place {
     let clock = clock.clone();
-    let id = store.state_id();
-    let id: String = id[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex(&store.state_id()[..4]);
     Place {
         dir: plan.host.state.join("sinks").join(sink),
         label: format!("{}-{sink}-{id}", plan.name),
         now: Arc::new(move || clock.now()),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLetters>, RunError> {

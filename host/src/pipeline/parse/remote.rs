@@ -85,7 +85,7 @@ fn table(r: &mut Reader) -> Option<Spanned<String>> {
     let named = |part: &&str| {
         !part.is_empty() && part.len() <= NAME_BYTES_MAX && !part.contains(char::is_control)
     };
-    if parts.len() <= 2 && parts.iter().all(|part| named(&part)) {
+    if parts.len() <= 2 && parts.iter().all(named) {
         return Some(table);
     }
     r.findings

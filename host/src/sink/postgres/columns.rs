@@ -204,11 +204,11 @@ fn times(column: &ArrayRef) -> Result<Vec<Option<SystemTime>>, (usize, String)> 
             .map(|micros| {
                 let distance = Duration::from_micros(micros.unsigned_abs());
                 match micros {
-                    ..FIRST_MICROS => Err((
-                        row,
-                        "a time before the first one that Postgres knows".to_owned(),
-                    )),
-                    ..0 => Ok(UNIX_EPOCH - distance),
+                    ..FIRST_MICROS => {
+                        let cause = "a time before the first one that Postgres knows";
+                        Err((row, cause.to_owned()))
+                    }
+                    FIRST_MICROS..0 => Ok(UNIX_EPOCH - distance),
                     0.. => Ok(UNIX_EPOCH + distance),
                 }
             })
