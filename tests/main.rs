@@ -1,7 +1,7 @@
 //! The binary as its users meet it: pipelines of files and Kafka topics, plugins on real Wasm, crashes by kill -9.
 //!
-//! `cargo test --release --test integration` runs all; a word behind `--` picks by name. Tests that need Apache Kafka are
-//! shown as ignored, with the reason, where there is none.
+//! `cargo test --release --test integration` runs all; a word behind `--` picks by name. Tests that need Apache Kafka or
+//! PostgreSQL are shown as ignored, with the reason, where there is none.
 
 mod commands;
 mod crash;
@@ -11,8 +11,10 @@ mod files;
 mod kafka;
 mod pauses;
 mod pipelines;
+mod postgres;
 mod support;
 mod swaps;
+mod webhook;
 
 use libtest_mimic::Arguments;
 
@@ -27,6 +29,8 @@ fn main() {
     trials.extend(driver::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());
+    trials.extend(webhook::trials());
+    trials.extend(postgres::trials());
     trials.extend(kafka::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

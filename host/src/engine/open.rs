@@ -25,7 +25,9 @@ use crate::sink::console::ConsoleSink;
 use crate::sink::dead_letters::{DeadLetters, FileDeadLetters};
 use crate::sink::file::FileSink;
 use crate::sink::parquet::ParquetSink;
+use crate::sink::postgres::PostgresSink;
 use crate::sink::rolling::RollingSink;
+use crate::sink::webhook::WebhookSink;
 use crate::sink::{Place, Sink};
 use crate::source::file::FileSource;
 use crate::source::generate::GenerateSource;
@@ -352,6 +354,20 @@ fn open_sinks(
             SinkConnector::File { .. } => Box::new(FileSink::open(s, resume)?),
             SinkConnector::Files { .. } => Box::new(RollingSink::open(s, place(), resume)?),
             SinkConnector::Parquet { .. } => Box::new(ParquetSink::open(s, place(), resume)?),
+            SinkConnector::Webhook(_) => {
+                Box::new(WebhookSink::open(&plan.name, &plan.host.state, s)?)
+            }
+            SinkConnector::Postgres(_) => {
+                let (id, stop) = (hex(&store.state_id()), &*options.stop);
+                Box::new(PostgresSink::open(
+                    &plan.name,
+                    &id,
+                    &place(),
+                    s,
+                    resume,
+                    stop,
+                )?)
+            }
             SinkConnector::Console { .. } => {
                 let console = Arc::new(ConsoleSink::new(s));
                 consoles.push(console.clone());
@@ -370,13 +386,16 @@ fn open_sinks(
 /// Where a sink keeps what is not visible yet, and what it calls its files.
 fn sink_place(plan: &Plan, sink: &str, store: &Store, clock: &Arc<dyn Clock>) -> Place {
     let clock = clock.clone();
-    let id = store.state_id();
-    let id: String = id[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex(&store.state_id()[..4]);
     Place {
         dir: plan.host.state.join("sinks").join(sink),
         label: format!("{}-{sink}-{id}", plan.name),
         now: Arc::new(move || clock.now()),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLetters>, RunError> {

@@ -185,6 +185,24 @@ fn sink_place(connector: &SinkConnector) -> String {
             format!("Parquet files in {}{by}, {}", dir.display(), rolled(roll))
         }
         SinkConnector::Console { rows } => format!("console, {rows} rows"),
+        SinkConnector::Webhook(webhook) => {
+            let rows = match webhook.batch {
+                1 => "a row a request".to_string(),
+                n => format!("up to {n} rows a request"),
+            };
+            format!("{}, {rows}", webhook.place())
+        }
+        SinkConnector::Postgres(postgres) => {
+            let key = match postgres.key.is_empty() {
+                true => String::new(),
+                false => format!(", one row for each {}", postgres.key.join(", ")),
+            };
+            format!(
+                "table {} in {}{key}",
+                postgres.table.join("."),
+                postgres.place
+            )
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::Value;
 
+pub use super::remote::{OnReject, Postgres, Webhook, WriteMode};
 use crate::expr::{Aggregation, Predicate, Projection};
 use crate::plugin::Component;
 use crate::time::Micros;
@@ -379,6 +380,8 @@ pub enum SinkConnector {
     Console {
         rows: usize,
     },
+    Webhook(Webhook),
+    Postgres(Postgres),
 }
 
 /// What a line of a file sink holds.
@@ -425,8 +428,10 @@ impl SinkConnector {
     /// Whether output becomes visible only by a decided checkpoint, so that a start may have to make up for it.
     pub fn follows(&self) -> bool {
         match self {
-            Self::Files { .. } | Self::Parquet { .. } => true,
-            Self::Kafka { .. } | Self::File { .. } | Self::Console { .. } => false,
+            Self::Files { .. } | Self::Parquet { .. } | Self::Postgres(_) => true,
+            Self::Kafka { .. } | Self::File { .. } | Self::Console { .. } | Self::Webhook(_) => {
+                false
+            }
         }
     }
 }

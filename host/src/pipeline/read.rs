@@ -172,6 +172,16 @@ impl<'t, 'f> Reader<'t, 'f> {
         fits.map(|v| Spanned::new(v, node.span))
     }
 
+    /// `true` or `false`.
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let node = self.node(key)?;
+        let Kind::Boolean(value) = node.kind else {
+            self.wrong(key, node, "true or false");
+            return None;
+        };
+        Some(value)
+    }
+
     /// A number above 0, whole or not.
     pub fn rate(&mut self, key: &'static str) -> Option<f64> {
         let node = self.node(key)?;

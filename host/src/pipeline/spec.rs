@@ -10,8 +10,8 @@ use std::time::Duration;
 
 pub use super::plan::WindowKind;
 use super::plan::{
-    BadRecords, Delivery, Existing, Format, GenerateKind, JoinKind, Limit, LineFormat, Order, Roll,
-    Start,
+    BadRecords, Delivery, Existing, Format, GenerateKind, JoinKind, Limit, LineFormat, OnReject,
+    Order, Roll, Start, WriteMode,
 };
 use super::text::{Span, Spanned, Texts};
 use crate::time::Micros;
@@ -269,6 +269,34 @@ pub enum SinkConnector {
     Console {
         rows: usize,
     },
+    Webhook(Webhook),
+    Postgres(Postgres),
+}
+
+/// `webhook = { .. }`; URL and headers as written, references not resolved.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    pub url: Option<Property>,
+    pub headers: Vec<Property>,
+    pub batch: usize,
+    pub in_flight: usize,
+    pub timeout: Duration,
+    pub ca: Option<Spanned<String>>,
+    pub on_reject: OnReject,
+}
+
+/// `postgres = { .. }`
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    pub url: Option<Property>,
+    pub table: Option<Spanned<String>>,
+    pub key: Vec<Spanned<String>>,
+    /// `None`: not written; upsert if there is a key.
+    pub mode: Option<Spanned<WriteMode>>,
+    pub create: bool,
+    pub ca: Option<Spanned<String>>,
+    /// Where the table stands.
+    pub span: Span,
 }
 
 impl Default for PluginLimits {

@@ -2,8 +2,9 @@
 //!
 //! Checks one table at a time; whether a name leads anywhere is `resolve`'s concern.
 
-mod plugin;
 mod files;
+mod plugin;
+mod remote;
 mod sinks;
 mod sources;
 mod steps;

@@ -51,7 +51,9 @@ pub fn step(name: Spanned<String>, r: &mut Reader) -> Step {
     };
     for (operator, options) in OPERATORS {
         r.node(operator);
-        options.iter().for_each(|key| drop(r.node(key)));
+        for key in options {
+            r.node(key);
+        }
     }
     Step {
         name,

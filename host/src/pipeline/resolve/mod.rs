@@ -7,6 +7,7 @@ mod connections;
 mod files;
 mod order;
 pub mod plugin;
+mod remote;
 mod sinks;
 mod sources;
 mod steps;

@@ -26,6 +26,12 @@ impl Resolver<'_> {
                 }
             }
             spec::SinkConnector::Console { rows } => SinkConnector::Console { rows: *rows },
+            spec::SinkConnector::Webhook(webhook) => {
+                SinkConnector::Webhook(self.webhook(sink, webhook, &inputs)?)
+            }
+            spec::SinkConnector::Postgres(postgres) => {
+                SinkConnector::Postgres(self.postgres(sink, postgres, &inputs)?)
+            }
             files => self.file_connector(sink, files, &inputs)?,
         };
         let inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
