@@ -335,3 +335,45 @@ fn aggregates_and_arguments_are_kept_once() {
         r#"[{"aggregate":"sum(x)","of":["Int64"],"version":1}]"#
     );
 }
+
+#[test]
+fn what_is_too_long_is_refused_with_its_group() {
+    let run = |sql: &str, rows: Batch, groups: &[usize]| {
+        let items = [("r".to_string(), sql.to_string())];
+        let aggregation = Aggregation::compile(&items, &rows.schema()).unwrap();
+        let mut accumulators = aggregation.accumulators();
+        let (inputs, _) = aggregation.inputs(&rows, &mut Vec::new());
+        accumulators.update(&inputs, groups, 2).unwrap();
+        let mut refused = Vec::new();
+        let (out, kept) = accumulators.evaluate(&mut refused).unwrap();
+        assert_eq!((out.num_rows(), kept), (1, Some(vec![0])));
+        refused.remove(0)
+    };
+    let long: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(1 << 20); 18]));
+    let mut groups = vec![1; 18];
+    groups[0] = 0;
+    assert_eq!(
+        run("string_agg(t, ',' order by t)", batch(vec![("t", long)]), &groups),
+        (1, "`string_agg(t, ',' ORDER BY t)`: a text of 17825808 bytes; at most 16777216 are allowed".into())
+    );
+    let many = (1 << 20) + 2;
+    let mut groups = vec![1; many];
+    groups[0] = 0;
+    let ints: ArrayRef = Arc::new(Int64Array::from_iter_values(0..many as i64));
+    assert_eq!(
+        run("array_agg(x order by x)", batch(vec![("x", ints)]), &groups),
+        (
+            1,
+            "`array_agg(x ORDER BY x)`: a list of 1048577 values; at most 1048576 are allowed"
+                .into()
+        )
+    );
+}
+
+#[test]
+fn accumulators_move_between_threads() {
+    fn sends<T: Send>(_: &T) {}
+    let aggregation = compiled("count(*)");
+    sends(&aggregation);
+    sends(&aggregation.accumulators());
+}
