@@ -377,3 +377,41 @@ fn accumulators_move_between_threads() {
     sends(&aggregation);
     sends(&aggregation.accumulators());
 }
+
+#[test]
+fn names_with_dots_and_odd_texts_stand_around_too() {
+    let x: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let t: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+    let rows = batch(vec![("left.x", x), ("count", t)]);
+    let items = [
+        ("a", "sum(left.x) + count(1)"),
+        (
+            "b",
+            "string_agg(count, '''\"\n' order by left.x desc) || '.'",
+        ),
+        ("c", "-sum(left.x)"),
+    ];
+    let items = items.map(|(name, sql)| (name.to_string(), sql.to_string()));
+    let aggregation = Aggregation::compile(&items, &rows.schema()).unwrap();
+    let mut accumulators = aggregation.accumulators();
+    let (inputs, _) = aggregation.inputs(&rows, &mut Vec::new());
+    accumulators.update(&inputs, &[0, 0], 1).unwrap();
+    let (out, _) = accumulators.evaluate(&mut Vec::new()).unwrap();
+    let found: Vec<_> = out.columns().iter().map(|c| text(c, 0)).collect();
+    assert_eq!(found, ["5", "b'\"\na.", "-3"]);
+}
+
+#[test]
+fn without_items_there_are_groups_still() {
+    let aggregation = Aggregation::compile(&[], &rows().schema()).unwrap();
+    let mut accumulators = aggregation.accumulators();
+    let (inputs, kept) = aggregation.inputs(&rows(), &mut Vec::new());
+    assert!(kept.is_none() && aggregation.columns().is_empty());
+    accumulators
+        .update(&inputs, &[0, 1, 0, 1, 0, 2], 3)
+        .unwrap();
+    assert!(accumulators.state().unwrap().is_empty());
+    accumulators.merge(&[], &[2, 1, 0], 3).unwrap();
+    let (out, kept) = accumulators.evaluate(&mut Vec::new()).unwrap();
+    assert_eq!((out.num_rows(), kept), (3, None));
+}
