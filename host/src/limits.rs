@@ -62,6 +62,8 @@ pub const PLUGIN_TABLE_CELLS_MAX: usize = 1 << 20;
 pub const EXPRESSION_TERMS_MAX: usize = 400;
 /// How far `lpad`, `rpad` and `repeat` may fill: a length taken from data could ask for all memory.
 pub const EXPRESSION_FILL_MAX: i64 = 10_000;
+/// Values in one list that `array_agg` gives; a text of `string_agg` is bounded like a record.
+pub const LIST_VALUES_MAX: usize = 1 << 20;
 /// Stack of the thread that plans expressions, and of the workers that run them.
 pub const STACK_BYTES: usize = 16 << 20;
 

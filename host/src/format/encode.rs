@@ -1,10 +1,10 @@
 //! Columns to JSON: one object a row, every column in it, into one buffer with the end of each row noted.
 //!
 //! Nulls are null, times RFC 3339 in UTC, floats the shortest text that reads back the same (null if not finite), bytes
-//! base64. Types that no record has (they come from expressions) are written as a number or as Arrow's text for them.
+//! base64, lists arrays of their values by the same rules. Types that no record has (they come from expressions) are written as a number or as Arrow's text for them.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Float64Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType, UInt64Type,
@@ -37,6 +37,8 @@ enum Typed {
     Bool(arrow::array::BooleanArray),
     Time(arrow::array::TimestampMicrosecondArray),
     Bytes(arrow::array::BinaryArray),
+    /// Where each row's values start and end, and all values.
+    List(OffsetBuffer<i32>, Box<Values>),
     Other(ArrayRef),
 }
 
@@ -214,6 +216,16 @@ impl Values {
                 out.push(b'"');
             }
             Typed::Bytes(bytes) => write_base64(bytes.value(row), out),
+            Typed::List(ends, values) => {
+                out.push(b'[');
+                for at in ends[row]..ends[row + 1] {
+                    if at > ends[row] {
+                        out.push(b',');
+                    }
+                    values.write(at as usize, out);
+                }
+                out.push(b']');
+            }
             Typed::Other(array) => write_other(array, row, out),
         }
     }
@@ -231,6 +243,11 @@ impl Typed {
                 Self::Time(column.as_primitive::<TimestampMicrosecondType>().clone())
             }
             DataType::Binary => Self::Bytes(column.as_binary().clone()),
+            DataType::List(_) => {
+                let lists = column.as_list::<i32>();
+                let values = Values::new(lists.values());
+                Self::List(lists.offsets().clone(), Box::new(values))
+            }
             _ => Self::Other(column.clone()),
         }
     }
