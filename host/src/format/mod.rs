@@ -2,13 +2,14 @@
 
 mod columns;
 pub mod csv;
+pub mod decimal;
 pub mod encode;
 pub mod framing;
 pub mod json;
 pub mod timestamp;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::limits::RECORD_BYTES_MAX;
 use crate::pipeline::plan;
@@ -54,6 +55,21 @@ pub fn decoder(
             Box::new(csv::CsvDecoder::new(schema, paths, event_time, header)?)
         }
     })
+}
+
+/// What a type is called in a pipeline file.
+pub fn type_name(ty: &DataType) -> String {
+    match ty {
+        DataType::Utf8 => "string".into(),
+        DataType::Int64 => "int".into(),
+        DataType::Float64 => "float".into(),
+        DataType::Boolean => "bool".into(),
+        DataType::Timestamp(..) => "timestamp".into(),
+        DataType::Binary => "bytes".into(),
+        DataType::Date32 => "date".into(),
+        DataType::Decimal128(precision, scale) => format!("decimal({precision},{scale})"),
+        other => other.to_string(),
+    }
 }
 
 /// Refuses what is too large before it is looked at.

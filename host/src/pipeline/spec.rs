@@ -128,6 +128,9 @@ pub enum FieldType {
     Bool,
     Timestamp,
     Bytes,
+    Date,
+    /// Digits in all, and how many of them stand behind the point.
+    Decimal(u8, i8),
 }
 
 #[derive(Debug, Clone)]

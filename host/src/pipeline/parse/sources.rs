@@ -16,16 +16,19 @@ const KINDS: [(&str, GenerateKind); 2] = [
     ("clicks", GenerateKind::Clicks),
     ("transactions", GenerateKind::Transactions),
 ];
-const TYPES: [(&str, FieldType); 6] = [
+const TYPES: [(&str, FieldType); 7] = [
     ("string", FieldType::String),
     ("int", FieldType::Int),
     ("float", FieldType::Float),
     ("bool", FieldType::Bool),
     ("timestamp", FieldType::Timestamp),
     ("bytes", FieldType::Bytes),
+    ("date", FieldType::Date),
 ];
+/// Digits that a decimal of 128 bits can have.
+const DECIMAL_DIGITS_MAX: u8 = 38;
 /// What other systems call the types.
-const OTHER_NAMES: [(&str, &str); 15] = [
+const OTHER_NAMES: [(&str, &str); 18] = [
     ("str", "string"),
     ("text", "string"),
     ("varchar", "string"),
@@ -41,6 +44,9 @@ const OTHER_NAMES: [(&str, &str); 15] = [
     ("datetime", "timestamp"),
     ("time", "timestamp"),
     ("binary", "bytes"),
+    ("date32", "date"),
+    ("numeric", "decimal(10,2)"),
+    ("money", "decimal(10,2)"),
 ];
 
 /// 2026-01-01T00:00:00Z
@@ -268,10 +274,8 @@ fn field_type(r: &mut Reader, text: &Spanned<String>) -> Option<(FieldType, bool
     if let Some((_, ty)) = TYPES.iter().find(|(name, _)| *name == base) {
         return Some((*ty, nullable));
     }
-    if base == "date" || base == "decimal" || base.starts_with("decimal(") {
-        r.findings
-            .error(text.span, format!("type \"{base}\" is not supported yet"));
-        return None;
+    if let Some(rest) = base.strip_prefix("decimal") {
+        return decimal(r, text, rest).map(|ty| (ty, nullable));
     }
     let lower = base.to_lowercase();
     let names = TYPES.iter().map(|(name, _)| *name);
@@ -283,13 +287,45 @@ fn field_type(r: &mut Reader, text: &Spanned<String>) -> Option<(FieldType, bool
     let help = match near {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => {
-            "types: string, int, float, bool, timestamp, bytes; with `?` they may be null".into()
+            "types: string, int, float, bool, timestamp, date, decimal(10,2), bytes; with `?` they may be null".into()
         }
     };
     r.findings
         .error(text.span, format!("\"{}\" is no type", text.value))
         .help(help);
     None
+}
+
+/// The `(p,s)` of `decimal(p,s)`.
+fn decimal(r: &mut Reader, text: &Spanned<String>, rest: &str) -> Option<FieldType> {
+    let inner = rest
+        .strip_prefix('(')
+        .and_then(|inner| inner.strip_suffix(')'));
+    let digits = inner.and_then(|inner| {
+        let (precision, scale) = inner.split_once(',')?;
+        let precision: u8 = precision.trim().parse().ok()?;
+        let scale: u8 = scale.trim().parse().ok()?;
+        Some((precision, scale))
+    });
+    match digits {
+        Some((precision @ 1..=DECIMAL_DIGITS_MAX, scale)) if scale <= precision => {
+            Some(FieldType::Decimal(precision, scale as i8))
+        }
+        Some(_) => {
+            r.findings
+                .error(text.span, format!("\"{}\" cannot be held", text.value))
+                .help("decimal(p,s): 1 to 38 digits in all, at most all of them behind the point");
+            None
+        }
+        None => {
+            r.findings
+                .error(text.span, format!("\"{}\" is no type", text.value))
+                .help(
+                    "a decimal has its digits in all and those behind the point: \"decimal(10,2)\"",
+                );
+            None
+        }
+    }
 }
 
 pub fn table(name: Spanned<String>, r: &mut Reader) -> Table {

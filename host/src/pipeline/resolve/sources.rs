@@ -13,6 +13,8 @@ use crate::pipeline::text::Spanned;
 use crate::pipeline::values;
 use crate::table::TableSet;
 
+pub use crate::format::type_name;
+
 /// The Arrow type of a field.
 pub fn data_type(ty: FieldType) -> DataType {
     match ty {
@@ -22,19 +24,8 @@ pub fn data_type(ty: FieldType) -> DataType {
         FieldType::Bool => DataType::Boolean,
         FieldType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         FieldType::Bytes => DataType::Binary,
-    }
-}
-
-/// What a type is called in a pipeline file.
-pub fn type_name(ty: &DataType) -> String {
-    match ty {
-        DataType::Utf8 => "string".into(),
-        DataType::Int64 => "int".into(),
-        DataType::Float64 => "float".into(),
-        DataType::Boolean => "bool".into(),
-        DataType::Timestamp(..) => "timestamp".into(),
-        DataType::Binary => "bytes".into(),
-        other => other.to_string(),
+        FieldType::Date => DataType::Date32,
+        FieldType::Decimal(precision, scale) => DataType::Decimal128(precision, scale),
     }
 }
 

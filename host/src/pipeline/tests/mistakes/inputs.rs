@@ -130,8 +130,13 @@ fn fields_and_event_time() {
             &["did you mean \"string\"?"],
         ),
         (
-            "fields = { a = «\"decimal(10,2)\", b = «\"date\" }",
-            &["not supported yet", "not supported yet"],
+            "fields = { a = «\"decimal\", b = «\"decimal(39,2)\", c = «\"decimal(2,3)?\", d = «\"dat\" }",
+            &[
+                "\"decimal(10,2)\"",
+                "1 to 38 digits",
+                "1 to 38 digits",
+                "did you mean \"date\"?",
+            ],
         ),
         ("fields = { a = «7 }", &["expected a type"]),
         ("«fields = {}", &["names no column"]),
