@@ -230,6 +230,13 @@ impl Column {
         })
     }
 
+    pub fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.put_run(|data| {
+            data.extend_from_slice(bytes);
+            Ok(())
+        })
+    }
+
     /// `text` is base64 with or without padding.
     pub fn put_base64(&mut self, text: &str) -> Result<(), String> {
         use base64::Engine as _;

@@ -1,11 +1,16 @@
-//! Records to columns and back: the seam between bytes of a source or sink and Arrow.
+//! Records to columns and back: the seam between bytes of a source or sink and Arrow. Files that hold columns, and files
+//! that are compressed, are opened here too.
 
 mod columns;
+pub mod compression;
 pub mod csv;
 pub mod decimal;
 pub mod encode;
 pub mod framing;
 pub mod json;
+pub mod parquet;
+pub mod parts;
+mod text;
 pub mod timestamp;
 
 use arrow::array::RecordBatch;
@@ -54,6 +59,8 @@ pub fn decoder(
             let header = header.ok_or("CSV without a header: its first line names the columns")?;
             Box::new(csv::CsvDecoder::new(schema, paths, event_time, header)?)
         }
+        plan::Format::Text => Box::new(text::TextDecoder::new(schema, paths)?),
+        plan::Format::Parquet => return Err("Parquet has no records: it is read as columns".into()),
     })
 }
 

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::{BadRecords, Delivery, Existing, Format, GenerateKind, Limit, Order, Start};
+use super::plan::{
+    BadRecords, Delivery, Existing, Format, GenerateKind, Limit, LookupKind, Order, RecordPart,
+    Start,
+};
 use super::text::{Span, Spanned, Texts};
 use crate::time::Micros;
 
@@ -92,7 +95,7 @@ pub struct Source {
 #[derive(Debug, Clone)]
 pub enum SourceConnector {
     Kafka {
-        topic: Option<Spanned<String>>,
+        topics: Option<Topics>,
         start: Start,
         connection: Connection,
     },
@@ -111,6 +114,13 @@ pub enum SourceConnector {
     },
 }
 
+/// The topics of a source, as written.
+#[derive(Debug, Clone)]
+pub enum Topics {
+    Named(Vec<Spanned<String>>),
+    Pattern(Spanned<String>),
+}
+
 #[derive(Debug, Clone)]
 pub struct Field {
     pub name: Spanned<String>,
@@ -118,6 +128,21 @@ pub struct Field {
     pub path: Vec<String>,
     pub ty: FieldType,
     pub nullable: bool,
+    /// The column holds this part of the record, not one of its value.
+    pub part: Option<RecordPart>,
+}
+
+impl Field {
+    /// The one column of text whose fields are not written.
+    pub fn line() -> Self {
+        Self {
+            name: Spanned::new("line".into(), Span::default()),
+            path: vec!["line".into()],
+            ty: FieldType::String,
+            nullable: false,
+            part: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,10 +169,21 @@ pub struct EventTime {
 #[derive(Debug, Clone)]
 pub struct Table {
     pub name: Spanned<String>,
-    pub path: Option<Spanned<String>>,
+    pub connector: Option<TableConnector>,
     pub format: Option<Spanned<Format>>,
     pub key: Option<Spanned<String>>,
     pub fields: Option<Vec<Field>>,
+}
+
+#[derive(Debug, Clone)]
+pub enum TableConnector {
+    File {
+        path: Option<Spanned<String>>,
+    },
+    Kafka {
+        topic: Option<Spanned<String>>,
+        connection: Connection,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -173,6 +209,7 @@ pub struct Lookup {
     pub table: Option<Spanned<String>>,
     pub on: Option<Spanned<String>>,
     pub add: Vec<Spanned<String>>,
+    pub kind: LookupKind,
 }
 
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::plan::Order;
+use super::super::plan::{LookupKind, Order};
 use super::super::read::Reader;
 use super::super::spec::{Lookup, Operator, Plugin, PluginLimits, Step};
 use super::super::text::Spanned;
@@ -119,15 +119,24 @@ fn misplaced(r: &mut Reader) {
 }
 
 fn lookup(r: &mut Reader) -> Lookup {
-    r.need("add", "add = [\"category\"]");
+    let kinds = [("left", LookupKind::Left), ("inner", LookupKind::Inner)];
+    let kind = r
+        .word("kind", &kinds, &[])
+        .map_or(LookupKind::Left, |k| k.value);
+    // An inner lookup may do no more than filter.
+    if kind == LookupKind::Left {
+        r.need("add", "add = [\"category\"]");
+    }
     let add = r.strings("add", "[\"category\", \"price\"]");
-    if let Some(add) = add.as_ref().filter(|add| add.value.is_empty()) {
+    let none = add.as_ref().filter(|add| add.value.is_empty());
+    if let Some(add) = none.filter(|_| kind == LookupKind::Left) {
         r.findings.error(add.span, "`add` names no column");
     }
     Lookup {
         table: r.required("table", "table = \"products\""),
         on: r.required("on", "on = \"product_id\""),
         add: add.map_or_else(Vec::new, |a| a.value),
+        kind,
     }
 }
 
