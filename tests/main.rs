@@ -8,6 +8,7 @@ mod crash;
 mod driver;
 mod errors;
 mod files;
+mod inputs;
 mod kafka;
 mod pauses;
 mod pipelines;
@@ -24,6 +25,7 @@ fn main() {
     trials.extend(pipelines::trials());
     trials.extend(commands::trials());
     trials.extend(errors::trials());
+    trials.extend(inputs::trials());
     trials.extend(crash::trials());
     trials.extend(files::trials());
     trials.extend(driver::trials());

@@ -31,6 +31,7 @@ use crate::sink::webhook::WebhookSink;
 use crate::sink::{Place, Sink};
 use crate::source::file::FileSource;
 use crate::source::generate::GenerateSource;
+use crate::source::parquet::ParquetSource;
 use crate::source::{Partition, Source};
 use crate::state::Meta;
 use crate::state::store::{Prepared, Store};
@@ -182,11 +183,19 @@ fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, 
         Ok(match &s.connector {
             SourceConnector::Kafka {
                 cluster,
-                topic,
+                topics,
                 start,
-            } => Box::new(KafkaSource::new(
-                &s.name, &plan.name, cluster, topic, *start,
-            )),
+            } => {
+                let plan::Topics::Named(topics) = topics else {
+                    todo!()
+                };
+                Box::new(KafkaSource::new(
+                    &s.name, &plan.name, cluster, &topics[0], *start,
+                ))
+            }
+            SourceConnector::File { .. } if s.format == plan::Format::Parquet => {
+                Box::new(ParquetSource::new(s))
+            }
             SourceConnector::File { .. } => Box::new(FileSource::new(s)),
             SourceConnector::Generate(generate) => {
                 let clock = options.clock.clone();

@@ -140,7 +140,7 @@ fn writes_types_that_only_expressions_make() {
     ]);
     assert_eq!(
         row_json(&rows, 0),
-        r#"{"i32":-1,"u64":18446744073709551615,"f32":0.5,"view":"x\n","seconds":"1970-01-01T00:00:01Z","date":"1970-01-02","decimal":"12.34","null":null}"#
+        r#"{"i32":-1,"u64":18446744073709551615,"f32":0.5,"view":"x\n","seconds":"1970-01-01T00:00:01Z","date":"1970-01-02","decimal":12.34,"null":null}"#
     );
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::super::plan::LookupKind;
 use super::super::read::Reader;
 use super::super::spec::{Lookup, Operator, Step};
 use super::super::text::Spanned;
@@ -123,14 +124,23 @@ fn place_of(key: &str) -> String {
 }
 
 fn lookup(r: &mut Reader) -> Lookup {
-    r.need("add", "add = [\"category\"]");
+    let kinds = [("left", LookupKind::Left), ("inner", LookupKind::Inner)];
+    let kind = r
+        .word("kind", &kinds, &[])
+        .map_or(LookupKind::Left, |k| k.value);
+    // An inner lookup may do no more than filter.
+    if kind == LookupKind::Left {
+        r.need("add", "add = [\"category\"]");
+    }
     let add = r.strings("add", "[\"category\", \"price\"]");
-    if let Some(add) = add.as_ref().filter(|add| add.value.is_empty()) {
+    let none = add.as_ref().filter(|add| add.value.is_empty());
+    if let Some(add) = none.filter(|_| kind == LookupKind::Left) {
         r.findings.error(add.span, "`add` names no column");
     }
     Lookup {
         table: r.required("table", "table = \"products\""),
         on: r.required("on", "on = \"product_id\""),
         add: add.map_or_else(Vec::new, |a| a.value),
+        kind,
     }
 }

@@ -5,6 +5,7 @@
 
 mod connections;
 mod files;
+mod formats;
 mod order;
 pub mod plugin;
 mod remote;

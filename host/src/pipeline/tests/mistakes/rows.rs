@@ -127,6 +127,14 @@ fn lookups() {
             &["of type float, the key `id` of table `products` of type string"],
         ),
         (
+            "lookup = { table = \"products\", on = \"user\", add = [\"price\"], kind = «\"outer\" }",
+            &["expected \"left\" or \"inner\""],
+        ),
+        (
+            "lookup = { table = \"products\", on = \"user\", kind = \"left\", add = «[] }",
+            &["names no column"],
+        ),
+        (
             "«lookup = { table = \"products\", on = \"user\" }",
             &["`add` is missing"],
         ),
