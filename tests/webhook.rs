@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::crash::wait;
 use crate::support::data::Data;
-use crate::support::{Pipeline, assert_same_rows, read_rows, trial};
+use crate::support::{Pipeline, read_rows, trial};
 
 pub fn trials() -> Vec<Trial> {
     vec![trial(
@@ -127,9 +127,16 @@ fn kills() {
         again > 0,
         "nothing was ever sent twice: the test tests nothing"
     );
-    let rows = received.values().map(|(row, _)| row.clone()).collect();
-    let expected = read_rows(&data.transactions)
-        .into_iter()
-        .map(|row| serde_json::json!({ "user_id": row["user_id"], "amount": row["amount"] }));
-    assert_same_rows("rows by id", rows, expected.collect());
+    // Purchases of one user and amount are equal rows: only their ids tell them apart.
+    let mut rows: Vec<String> = received.values().map(|(row, _)| row.to_string()).collect();
+    let mut expected: Vec<String> = read_rows(&data.transactions)
+        .iter()
+        .map(|row| {
+            serde_json::json!({ "amount": row["amount"], "user_id": row["user_id"] }).to_string()
+        })
+        .collect();
+    rows.sort();
+    expected.sort();
+    assert_eq!(rows.len(), expected.len(), "{again} came more than once");
+    assert!(rows == expected, "rows differ");
 }
