@@ -7,6 +7,7 @@ mod commands;
 mod crash;
 mod driver;
 mod errors;
+mod files;
 mod kafka;
 mod pauses;
 mod pipelines;
@@ -24,6 +25,7 @@ fn main() {
     trials.extend(commands::trials());
     trials.extend(errors::trials());
     trials.extend(crash::trials());
+    trials.extend(files::trials());
     trials.extend(driver::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());

@@ -118,6 +118,19 @@ pub const POSTGRES_STAGED_BYTES_MAX: u64 = 1 << 30;
 /// A row as an error shows it.
 pub const POSTGRES_ROW_SHOWN_BYTES: usize = 500;
 
+/// `roll_bytes` of a sink: smaller files are a burden to whoever reads them, larger ones take their time to be written.
+pub const ROLL_BYTES_MIN: u64 = 1 << 10;
+pub const ROLL_BYTES_MAX: u64 = 64 << 30;
+/// Parquet files written at one time; with more partitions the staged rows are read more than once.
+pub const PARQUET_OPEN_FILES_MAX: usize = 256;
+/// Memory of the Parquet files being written, all together, before their row groups are closed.
+pub const PARQUET_MEMORY_BYTES: usize = 256 << 20;
+/// Rows of a row group, and bytes before compression.
+pub const PARQUET_GROUP_ROWS: usize = 1 << 20;
+pub const PARQUET_GROUP_BYTES: usize = 128 << 20;
+/// A column's value as the name of a directory: file systems take 255 bytes, the column's name included.
+pub const PARTITION_NAME_BYTES_MAX: usize = 240;
+
 const _: () = assert!(CALL_ROWS_MAX <= EPOCH_RECORDS_MAX);
 const _: () = assert!(FAILED_ROWS_MIN < FAILED_WINDOW_ROWS);
 const _: () = assert!(DEAD_LETTER_RAW_BYTES_MAX <= RECORD_BYTES_MAX);

@@ -24,7 +24,9 @@ use crate::plugin::{Component, Runtime};
 use crate::sink::console::ConsoleSink;
 use crate::sink::dead_letters::{DeadLetters, FileDeadLetters};
 use crate::sink::file::FileSink;
+use crate::sink::parquet::ParquetSink;
 use crate::sink::postgres::PostgresSink;
+use crate::sink::rolling::RollingSink;
 use crate::sink::webhook::WebhookSink;
 use crate::sink::{Place, Sink};
 use crate::source::file::FileSource;
@@ -345,17 +347,24 @@ fn open_sinks(
     let mut consoles = Vec::new();
     let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, ConnectorError> {
         let resume = meta.sinks.get(&s.name);
-        let place = sink_place(plan, &s.name, store, &options.clock);
+        let place = || sink_place(plan, &s.name, store, &options.clock);
         Ok(match &s.connector {
             SinkConnector::Kafka { .. } => Box::new(KafkaSink::open(&plan.name, s, resume)?),
             SinkConnector::File { .. } => Box::new(FileSink::open(s, resume)?),
+            SinkConnector::Files { .. } => Box::new(RollingSink::open(s, place(), resume)?),
+            SinkConnector::Parquet { .. } => Box::new(ParquetSink::open(s, place(), resume)?),
             SinkConnector::Webhook(_) => {
                 Box::new(WebhookSink::open(&plan.name, &plan.host.state, s)?)
             }
             SinkConnector::Postgres(_) => {
                 let (id, stop) = (hex(&store.state_id()), &*options.stop);
                 Box::new(PostgresSink::open(
-                    &plan.name, &id, &place, s, resume, stop,
+                    &plan.name,
+                    &id,
+                    &place(),
+                    s,
+                    resume,
+                    stop,
                 )?)
             }
             SinkConnector::Console { .. } => {

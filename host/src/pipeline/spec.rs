@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan::{
-    BadRecords, Delivery, Existing, Format, GenerateKind, Limit, OnReject, Order, Start, WriteMode,
+    BadRecords, Delivery, Existing, Format, GenerateKind, Limit, LineFormat, OnReject, Order, Roll,
+    Start, WriteMode,
 };
 use super::text::{Span, Spanned, Texts};
 use crate::time::Micros;
@@ -213,6 +214,19 @@ pub enum SinkConnector {
     File {
         path: Option<Spanned<String>>,
         existing: Existing,
+        format: Option<LineFormat>,
+    },
+    Files {
+        dir: Option<Spanned<String>>,
+        existing: Existing,
+        format: LineFormat,
+        roll: Roll,
+    },
+    Parquet {
+        dir: Option<Spanned<String>>,
+        existing: Existing,
+        roll: Roll,
+        partition_by: Vec<Spanned<String>>,
     },
     Console {
         rows: usize,

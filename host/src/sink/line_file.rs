@@ -183,6 +183,36 @@ impl LineFile {
         Ok(())
     }
 
+    /// Writes `header`, a whole line, into an empty file; any other must begin with it.
+    pub fn begin_with(&self, header: &[u8]) -> Result<(), ConnectorError> {
+        if self.length() == 0 {
+            return self.append(header);
+        }
+        let mut found = vec![0; header.len()];
+        let read = self.file.read_exact_at(&mut found, 0);
+        if read.is_ok() && found == header {
+            return Ok(());
+        }
+        let columns = String::from_utf8_lossy(header);
+        Err(failed(
+            &self.path,
+            format!(
+                "its first line is not `{}`, so rows of these columns do not belong into it: name another file",
+                columns.trim_end()
+            ),
+        ))
+    }
+
+    /// Bytes of the file, those not given to the operating system yet included.
+    pub fn length(&self) -> u64 {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.written + tail.buffer.len() as u64
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Appends whole lines. Lines of one call stay together.
     pub fn append(&self, lines: &[u8]) -> Result<(), ConnectorError> {
         debug_assert!(lines.is_empty() || lines.ends_with(b"\n"));

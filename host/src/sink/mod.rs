@@ -7,11 +7,17 @@
 
 mod backoff;
 pub mod console;
+#[cfg(test)]
+pub(crate) mod crashes;
 pub mod dead_letters;
+mod directory;
 mod durable;
 pub mod file;
 mod line_file;
+mod lines;
+pub mod parquet;
 pub mod postgres;
+pub mod rolling;
 pub mod staging;
 pub mod webhook;
 

@@ -10,14 +10,14 @@ use arrow::compute::concat_batches;
 use tokio::runtime::Runtime;
 use tokio_postgres::Client;
 
+use super::Cut;
 use super::connect::Connector;
 use super::fault::Fault;
 use super::insert::Insert;
 use super::ledger::{Ledger, Standing};
 use super::table::{self, Target, Wanted};
-use super::{Cut, STEP_COLUMN};
 use crate::limits::{POSTGRES_CHUNK_BYTES_MAX, POSTGRES_CHUNK_ROWS_MAX};
-use crate::pipeline::plan::Postgres;
+use crate::pipeline::plan::{Postgres, STEP_COLUMN};
 use crate::sink::staging::Staging;
 
 /// How often a wait looks whether it is to end.

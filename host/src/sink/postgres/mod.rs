@@ -33,13 +33,11 @@ use super::{Place, Sink};
 use crate::batch::Batch;
 use crate::error::ConnectorError;
 use crate::limits::POSTGRES_STAGED_BYTES_MAX;
-use crate::pipeline::plan::{self, SinkConnector};
+use crate::pipeline::plan::{self, STEP_COLUMN, SinkConnector};
 
 pub use self::columns::writable;
 pub use self::connect::check_url;
 
-/// The column that tells which input a row is of, in a sink with several.
-const STEP_COLUMN: &str = "step";
 /// Longest time between two looks at whether rows may be staged again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 

@@ -28,7 +28,7 @@ pub use self::request::check_header;
 use self::request::{Answer, Client};
 use super::Sink;
 use super::backoff::{Backoff, Outage};
-use super::file::row_writers;
+use super::lines::json_writers;
 use crate::batch::Batch;
 use crate::error::ConnectorError;
 use crate::format::encode::RowWriter;
@@ -145,7 +145,7 @@ impl Sink for WebhookSink {
 }
 
 fn inputs(pipeline: &str, sink: &plan::Sink) -> Vec<Input> {
-    let writers = row_writers(sink).into_iter();
+    let writers = json_writers(sink).into_iter();
     let input = |(input, writer): (&plan::SinkInput, RowWriter)| {
         let mut prefix = Xxh3::new();
         for part in [pipeline, &sink.name, &input.label] {

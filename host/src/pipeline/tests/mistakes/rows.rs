@@ -73,10 +73,6 @@ fn operators_of_later_versions_are_refused_by_name() {
             "[steps.a]\nfrom = \"clicks\"\n«state_ttl = \"30d\"\n",
             &["`state_ttl`"],
         ),
-        (
-            "[sinks.s]\nfrom = \"clicks\"\n«parquet = { dir = \"x\" }\n",
-            &["`parquet` in [sinks.s] is not supported yet"],
-        ),
     ]);
 }
 
@@ -256,10 +252,6 @@ fn sinks() {
         (
             "[sinks.s]\nfrom = \"clicks\"\nconsole = {}\n«file = { path = \"x\" }\n",
             &["two connectors"],
-        ),
-        (
-            "[sinks.s]\nfrom = \"clicks\"\nfile = { path = «\"x.csv\" }\n",
-            &["writes JSON lines"],
         ),
         (
             "[sinks.s]\nfrom = \"clicks\"\nfile = { path = \"x\", existing = «\"replace\" }\n",
