@@ -9,6 +9,7 @@
 
 pub mod admin;
 mod connection;
+mod context;
 mod dead_letters;
 mod embedded;
 mod feed;

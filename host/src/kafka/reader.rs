@@ -13,8 +13,8 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::connection::{Link, cause, is_transient};
+use super::context::SourceContext;
 use super::queue::{Asked, BatchConsumer, Fetched};
-use super::source::SourceContext;
 use super::topics::{id, split};
 use crate::error::ConnectorError;
 use crate::limits::EPOCH_RECORDS_MAX;

@@ -4,19 +4,17 @@
 //! decided checkpoints, written for lag monitors and never read.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 use super::admin::{self, Topic};
 use super::connection::{self, Link, cause};
+use super::context::SourceContext;
 use super::properties::Scope;
 use super::queue::Asked;
 use super::reader::KafkaReader;
@@ -109,13 +107,17 @@ impl KafkaSource {
     ) -> Self {
         let hosts = connection::hosts(cluster);
         let place = format!("{what} ({} at {hosts})", topics::shown(&topics));
+        let named = match &topics {
+            Topics::Named(names) => names.clone(),
+            Topics::Pattern(_) => Vec::new(),
+        };
         Self {
             pipeline: pipeline.to_owned(),
             cluster: cluster.clone(),
             topics,
             start,
             asked: Asked::default(),
-            numbering: Mutex::default(),
+            numbering: Mutex::new(Numbering::new(named)),
             link: Arc::new(Link::new(place)),
             control: Mutex::default(),
         }
@@ -205,14 +207,6 @@ impl KafkaSource {
     /// The topics to read, each with its place in the numbering, which gets the new ones.
     fn places(&self, found: Vec<String>, resume: &BTreeMap<u32, Position>) -> Vec<(usize, String)> {
         let mut numbering = self.numbering();
-        // The state of a version that knew one topic a source: it is the first.
-        if let (true, false, Some(first)) = (
-            numbering.topics().is_empty(),
-            resume.is_empty(),
-            found.first(),
-        ) {
-            numbering.place(first);
-        }
         let places = found
             .into_iter()
             .map(|topic| (numbering.place(&topic), topic));
@@ -414,7 +408,10 @@ impl Source for KafkaSource {
     }
 
     fn recall(&self, topics: &[String]) {
-        *self.numbering() = Numbering::new(topics.to_vec());
+        // A state of before there were several topics names none: its one topic is the first.
+        if !topics.is_empty() {
+            *self.numbering() = Numbering::new(topics.to_vec());
+        }
     }
 
     fn decided(&self, positions: &BTreeMap<u32, Position>) {
@@ -465,47 +462,5 @@ impl KafkaSource {
                 _ => None,
             };
         found.elements().iter().map(offset).collect()
-    }
-}
-
-/// Context of the clients of one source.
-pub(super) struct SourceContext {
-    link: Arc<Link>,
-    committing: AtomicBool,
-    told: AtomicBool,
-}
-
-impl SourceContext {
-    pub(super) fn new(link: Arc<Link>) -> Self {
-        Self {
-            link,
-            committing: AtomicBool::new(false),
-            told: AtomicBool::new(false),
-        }
-    }
-}
-
-impl ClientContext for SourceContext {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.link.hear_log(facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.link.hear_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for SourceContext {
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        self.committing.store(false, Ordering::Relaxed);
-        if let Err(error) = result
-            && !self.told.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(
-                "{}: group offsets are not committed ({}); only lag monitors need them",
-                self.link.place(),
-                cause(&error)
-            );
-        }
     }
 }
