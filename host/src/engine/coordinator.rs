@@ -208,12 +208,14 @@ impl Coordinator {
                 .collect();
             let (highest, watermark) =
                 (self.times[source].highest(), self.times[source].watermark());
+            let old = self.meta.sources.remove(name).unwrap_or_default();
             self.meta.sources.insert(
                 name.clone(),
                 SourceMeta {
                     positions,
                     highest,
                     watermark,
+                    topics: old.topics,
                 },
             );
         }
