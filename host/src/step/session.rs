@@ -101,6 +101,24 @@ impl Sessions {
         &self.spec.window.aggregation
     }
 
+    /// Rows whose keys are too long for the state are refused; the others stay.
+    fn with_short_keys(&mut self, batch: Batch, out: &mut Output) -> Batch {
+        let keys = key_columns(&batch, &self.spec.key);
+        let keys = self.encoder.encode(&keys, batch.rows());
+        let long: Vec<u32> = keys.too_long().map(|row| row as u32).collect();
+        if long.is_empty() {
+            return batch;
+        }
+        for &row in &long {
+            let reason = format!("its key is longer than {} bytes", limits::KEY_BYTES_MAX);
+            out.refuse(reason, batch.take(&[row]));
+        }
+        let others: Vec<u32> = (0..batch.rows() as u32)
+            .filter(|row| long.binary_search(row).is_err())
+            .collect();
+        batch.take(&others)
+    }
+
     /// Puts each row into a session; the group of its partial results, or [`NOBODY`] for a late row.
     fn assign(&mut self, batch: &Batch, touched: &mut Touched) -> Vec<usize> {
         touched.groups = NOBODY + 1;
@@ -338,6 +356,7 @@ fn read(mut blob: &[u8]) -> Vec<Session> {
 
 impl Step for Sessions {
     fn process(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<(), StepError> {
+        let batch = self.with_short_keys(batch, out);
         let mut refused = Vec::new();
         let (inputs, kept) = self.aggregation().inputs(&batch, &mut refused);
         for (row, reason) in refused {
@@ -416,3 +435,6 @@ impl Sessions {
 fn arrow_failed(error: arrow::error::ArrowError) -> StepError {
     StepError::Failed(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;
