@@ -47,6 +47,11 @@ fn rows_nearer_than_the_gap_are_one_session() {
     // Keys do not meet; null is one of them.
     check("a@0 b@1 _@2 ~0", "end: _ 2 12 1 1, a 0 10 1 1, b 1 11 1 1");
     check("a@0=_ a@1=_ ~0", "end: a 0 11 2 _");
+    // A session without a value beside others that were stored with values.
+    check(
+        "a@0=1 ~0 a@1=2 b@1=_ ~0 b@2=_ a@2=1 ~0",
+        "end: a 0 12 3 4, b 1 12 2 _",
+    );
 }
 
 #[test]
@@ -54,9 +59,10 @@ fn a_late_row_counts_as_long_as_its_session_is_open() {
     let check = |script, expected| check(&subject(10, &["count(*)"]), script, expected);
     // Over by itself, but it touches an open session, and makes it begin earlier.
     check("a@20 ~25 a@12 ~29 ~30", "30: a 12 30 2");
-    check("a@20 ~25 a@15 a@6 ~25", "25: late a 1; end: a 15 30 2");
+    check("a@20 ~25 a@15 a@5 ~25", "25: late a 1; end: a 15 30 2");
+    check("a@20 ~25 a@15 a@6 ~25", "end: a 6 30 3");
     check(
-        "a@20 ~25 a@15 a@6 a@6 ~25",
+        "a@20 ~25 a@5 a@15 a@5 ~25",
         "25: late a 1, late a 1; end: a 15 30 2",
     );
     // What it touches was given already.
