@@ -193,13 +193,7 @@ impl Shape {
     }
 
     fn row(&self, rng: &mut StdRng, now: i64) -> In {
-        let keys = [
-            None,
-            Some("a"),
-            Some("b"),
-            Some("c"),
-            Some("longer"),
-        ];
+        let keys = [None, Some("a"), Some("b"), Some("c"), Some("longer")];
         In {
             input: rng.random_range(0..self.inputs),
             key: keys.choose(rng).expect("some").map(str::to_owned),
