@@ -97,11 +97,35 @@ pub const MERGE_SLICE_BYTES: usize = 16 << 20;
 /// Keyed state held in memory over all steps of a worker; more ends in an error that says so.
 pub const STATE_MEMORY_BYTES_MAX: usize = 4 << 30;
 
+/// Rows that wait to be staged by a sink, before they are written as one piece...
+pub const STAGED_BUFFER_BYTES: usize = 1 << 20;
+/// ... or as many batches, each of which may keep more memory alive than its own rows...
+pub const STAGED_BUFFER_BATCHES: usize = 1_024;
+/// ... or so much of that memory.
+pub const STAGED_BUFFER_MEMORY_BYTES: usize = 64 << 20;
+/// One file of staged rows; files whose rows have left are deleted whole.
+pub const STAGED_FILE_BYTES: u64 = 64 << 20;
+
+/// `roll_bytes` of a sink: smaller files are a burden to whoever reads them, larger ones take their time to be written.
+pub const ROLL_BYTES_MIN: u64 = 1 << 10;
+pub const ROLL_BYTES_MAX: u64 = 64 << 30;
+/// Parquet files written at one time; with more partitions the staged rows are read more than once.
+pub const PARQUET_OPEN_FILES_MAX: usize = 256;
+/// Memory of the Parquet files being written, all together, before their row groups are closed.
+pub const PARQUET_MEMORY_BYTES: usize = 256 << 20;
+/// Rows of a row group, and bytes before compression.
+pub const PARQUET_GROUP_ROWS: usize = 1 << 20;
+pub const PARQUET_GROUP_BYTES: usize = 128 << 20;
+/// A column's value as the name of a directory: file systems take 255 bytes, the column's name included.
+pub const PARTITION_NAME_BYTES_MAX: usize = 240;
+
 const _: () = assert!(CALL_ROWS_MAX <= EPOCH_RECORDS_MAX);
 const _: () = assert!(FAILED_ROWS_MIN < FAILED_WINDOW_ROWS);
 const _: () = assert!(DEAD_LETTER_RAW_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(PLUGIN_TICK_MS <= CALL_PART_MS_MIN);
 const _: () = assert!(LOG_BLOB_BYTES_MAX > KEY_BYTES_MAX);
+const _: () = assert!(STAGED_BUFFER_BYTES <= STAGED_BUFFER_MEMORY_BYTES);
+const _: () = assert!((STAGED_BUFFER_BYTES as u64) < STAGED_FILE_BYTES);
 
 /// A pipeline file.
 pub const PIPELINE_FILE_BYTES_MAX: usize = 1 << 20;

@@ -1,4 +1,5 @@
-//! Makes a prepared checkpoint true while the next epochs run: output durable first, then the state, then everybody is told.
+//! Makes a prepared checkpoint true while the next epochs run: output durable first, then the state, then everybody is
+//! told, sinks that make output visible before all others.
 //!
 //! Invariant: checkpoints are committed in order, one at a time; after a failure none follows.
 
@@ -59,6 +60,9 @@ impl Checkpointer {
             deltas: frozen.deltas,
             finished,
         })?;
+        for (sink, plan) in shared.sinks.iter().zip(&shared.plan.sinks) {
+            sink.decided(frozen.meta.sinks.get(&plan.name).unwrap_or(&Value::Null))?;
+        }
         shared.decided(frozen.number);
         if let Some(swap) = frozen.swap {
             swap.decided(frozen.number);

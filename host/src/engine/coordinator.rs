@@ -230,12 +230,22 @@ impl Coordinator {
                 .get_or_insert_default();
             record_version(plugin, &swap.digest, &swap.file, number, now);
         }
-        self.meta.finished = self.mode == Mode::UntilEnd && self.all_finished() && !self.stop_asked;
+        self.meta.finished = self.mode == Mode::UntilEnd && self.has_read_all();
         if self.mode == Mode::KeepOpen && self.all_finished() {
             // The next run goes on to ends of its own.
             self.meta.ends = None;
         }
         self.meta.clone()
+    }
+
+    /// A bounded run has read everything and was not told to stop before.
+    pub fn has_read_all(&self) -> bool {
+        self.mode != Mode::Streaming && self.all_finished() && !self.stop_asked
+    }
+
+    /// The next checkpoint is not left out although nothing happened.
+    pub fn want_checkpoint(&mut self) {
+        self.changed = true;
     }
 
     /// The checkpoint in flight is decided.

@@ -21,10 +21,12 @@ use crate::error::{ConnectorError, RunError};
 use crate::kafka::{EmbeddedBroker, KafkaDeadLetters, KafkaSink, KafkaSource};
 use crate::pipeline::plan::{self, Plan, SinkConnector, SourceConnector};
 use crate::plugin::{Component, Runtime};
-use crate::sink::Sink;
 use crate::sink::console::ConsoleSink;
 use crate::sink::dead_letters::{DeadLetters, FileDeadLetters};
 use crate::sink::file::FileSink;
+use crate::sink::parquet::ParquetSink;
+use crate::sink::rolling::RollingSink;
+use crate::sink::{Place, Sink};
 use crate::source::file::FileSource;
 use crate::source::generate::GenerateSource;
 use crate::source::{Partition, Source};
@@ -84,6 +86,10 @@ pub fn open(
     let sources = open_sources(&plan, options)?;
     if old.finished {
         return if nothing_new(&plan, &sources, &old, options)? {
+            // A crash may lie between the last decision and what it makes visible.
+            let mut followers = plan;
+            followers.sinks.retain(|s| s.connector.follows());
+            open_sinks(&followers, &old, &store, options)?;
             Ok(None)
         } else {
             Err(already_finished(&plan))
@@ -92,7 +98,7 @@ pub fn open(
     let mut meta = old.clone();
     check_steps(&plan, &mut meta, &mut store, options)?;
     let partitions = resolve_partitions(&plan, &sources, &mut meta, options)?;
-    let (sinks, consoles) = open_sinks(&plan, &meta)?;
+    let (sinks, consoles) = open_sinks(&plan, &meta, &store, options)?;
     let letters = open_dead_letters(&plan, &meta)?;
     let tables = TableSet::load(&plan.tables)?;
     let mut versions = Versions::open(&plan.host.state)?;
@@ -106,11 +112,12 @@ pub fn open(
         versions.swap_at_start(&plan, swap, &tables, &mut meta, &mut in_force, (next, now))?;
     }
 
-    for (sink, plan) in sinks.iter().zip(&plan.sinks) {
-        meta.sinks.insert(plan.name.clone(), sink.cut()?);
-    }
-    meta.dead_letters = letters.cut()?;
-    let number = commit_start(&store, fresh, number, &old, &meta)?;
+    let number = if fresh || says_more(&plan, &old, &meta) {
+        commit_start(&store, next, &plan, &sinks, &*letters, &mut meta)?;
+        next
+    } else {
+        number
+    };
     let step_ids = plan
         .steps
         .iter()
@@ -330,13 +337,21 @@ fn resolve_partitions(
 
 type Consoles = Vec<Arc<ConsoleSink>>;
 
-fn open_sinks(plan: &Plan, meta: &EngineMeta) -> Result<(Vec<Box<dyn Sink>>, Consoles), RunError> {
+fn open_sinks(
+    plan: &Plan,
+    meta: &EngineMeta,
+    store: &Store,
+    options: &Options,
+) -> Result<(Vec<Box<dyn Sink>>, Consoles), RunError> {
     let mut consoles = Vec::new();
     let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, ConnectorError> {
         let resume = meta.sinks.get(&s.name);
+        let place = || sink_place(plan, &s.name, store, &options.clock);
         Ok(match &s.connector {
             SinkConnector::Kafka { .. } => Box::new(KafkaSink::open(&plan.name, s, resume)?),
             SinkConnector::File { .. } => Box::new(FileSink::open(s, resume)?),
+            SinkConnector::Files { .. } => Box::new(RollingSink::open(s, place(), resume)?),
+            SinkConnector::Parquet { .. } => Box::new(ParquetSink::open(s, place(), resume)?),
             SinkConnector::Console { .. } => {
                 let console = Arc::new(ConsoleSink::new(s));
                 consoles.push(console.clone());
@@ -352,6 +367,18 @@ fn open_sinks(plan: &Plan, meta: &EngineMeta) -> Result<(Vec<Box<dyn Sink>>, Con
     Ok((sinks, consoles))
 }
 
+/// Where a sink keeps what is not visible yet, and what it calls its files.
+fn sink_place(plan: &Plan, sink: &str, store: &Store, clock: &Arc<dyn Clock>) -> Place {
+    let clock = clock.clone();
+    let id = store.state_id();
+    let id: String = id[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    Place {
+        dir: plan.host.state.join("sinks").join(sink),
+        label: format!("{}-{sink}-{id}", plan.name),
+        now: Arc::new(move || clock.now()),
+    }
+}
+
 fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLetters>, RunError> {
     let resume = (!meta.dead_letters.is_null()).then_some(&meta.dead_letters);
     Ok(match &plan.dead_letters {
@@ -362,26 +389,36 @@ fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLette
     })
 }
 
+/// Whether this start decided what must be durable before its first record: ends, versions, a sink's first cut.
+fn says_more(plan: &Plan, old: &EngineMeta, meta: &EngineMeta) -> bool {
+    let new_sink = |s: &plan::Sink| !old.sinks.contains_key(&s.name);
+    old.ends != meta.ends || old.steps != meta.steps || plan.sinks.iter().any(new_sink)
+}
+
 /// Checkpoint 0 of a new state, or one that names what this start decided before its first record.
 fn commit_start(
     store: &Store,
-    fresh: bool,
     number: u64,
-    old: &EngineMeta,
-    meta: &EngineMeta,
-) -> Result<u64, RunError> {
-    if !fresh && old.ends == meta.ends && old.steps == meta.steps {
-        return Ok(number);
+    plan: &Plan,
+    sinks: &[Box<dyn Sink>],
+    letters: &dyn DeadLetters,
+    meta: &mut EngineMeta,
+) -> Result<(), RunError> {
+    for (sink, plan) in sinks.iter().zip(&plan.sinks) {
+        let cut = sink.cut(false)?;
+        sink.sync(&cut)?;
+        meta.sinks.insert(plan.name.clone(), cut);
     }
-    let number = if fresh { 0 } else { number + 1 };
-    let meta = Meta {
-        engine: serde_json::to_value(meta).expect("plain data"),
-    };
+    meta.dead_letters = letters.cut()?;
+    let engine = serde_json::to_value(&*meta).expect("plain data");
     store.commit(Prepared {
         number,
-        meta,
+        meta: Meta { engine },
         deltas: Vec::new(),
         finished: false,
     })?;
-    Ok(number)
+    for (sink, plan) in sinks.iter().zip(&plan.sinks) {
+        sink.decided(&meta.sinks[&plan.name])?;
+    }
+    Ok(())
 }

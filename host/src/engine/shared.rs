@@ -128,8 +128,11 @@ impl Shared {
     pub fn meet(&self, worker: usize, report: Report) -> Result<Decision, Broken> {
         self.meeting.meet(worker, report, |reports| {
             self.metrics.epochs.fetch_add(1, Relaxed);
-            self.coordinator()
-                .decide(reports, self.clock.elapsed(), self.clock.now())
+            let mut coordinator = self.coordinator();
+            if self.sinks.iter().any(|s| s.is_due()) {
+                coordinator.want_checkpoint();
+            }
+            coordinator.decide(reports, self.clock.elapsed(), self.clock.now())
         })
     }
 
@@ -178,11 +181,13 @@ impl Shared {
         at: Duration,
     ) -> Result<Frozen, RunError> {
         let swap = decision.swap.clone();
-        let mut meta = self
-            .coordinator()
-            .prepare(number, swap.as_deref(), at, decision.now);
+        let (mut meta, last) = {
+            let mut coordinator = self.coordinator();
+            let meta = coordinator.prepare(number, swap.as_deref(), at, decision.now);
+            (meta, coordinator.has_read_all())
+        };
         for (sink, plan) in self.sinks.iter().zip(&self.plan.sinks) {
-            meta.sinks.insert(plan.name.clone(), sink.cut()?);
+            meta.sinks.insert(plan.name.clone(), sink.cut(last)?);
         }
         meta.dead_letters = self.dead_letters.cut()?;
         let mut workers: Vec<_> = all.into_iter().map(Vec::into_iter).collect();

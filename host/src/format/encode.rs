@@ -24,7 +24,7 @@ pub struct RowWriter {
 }
 
 /// A column made ready: its values by type.
-struct Values {
+pub(super) struct Values {
     nulls: Option<NullBuffer>,
     typed: Typed,
 }
@@ -167,7 +167,7 @@ fn write_escape(byte: u8, out: &mut Vec<u8>) {
 }
 
 impl Values {
-    fn new(column: &ArrayRef) -> Self {
+    pub fn new(column: &ArrayRef) -> Self {
         // Other widths of the same kind become the one that records have; none of these casts can lose a value.
         let wide = match column.data_type() {
             DataType::LargeUtf8 | DataType::Utf8View => Some(DataType::Utf8),
@@ -188,8 +188,9 @@ impl Values {
         }
     }
 
+    /// Appends the value of `row` as JSON.
     #[inline]
-    fn write(&self, row: usize, out: &mut Vec<u8>) {
+    pub fn write(&self, row: usize, out: &mut Vec<u8>) {
         if self.nulls.as_ref().is_some_and(|n| n.is_null(row)) {
             out.extend_from_slice(b"null");
             return;

@@ -2,6 +2,7 @@
 
 mod columns;
 pub mod csv;
+pub mod csv_rows;
 pub mod encode;
 pub mod framing;
 pub mod json;

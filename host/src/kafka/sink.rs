@@ -85,7 +85,7 @@ impl Sink for KafkaSink {
         Ok(())
     }
 
-    fn cut(&self) -> Result<Value, ConnectorError> {
+    fn cut(&self, _last: bool) -> Result<Value, ConnectorError> {
         Ok(self.producer.cut())
     }
 

@@ -418,9 +418,9 @@ fn rows_become_json_records_with_the_name_of_their_step() {
         origins: None,
     };
     sink.write(0, &batch).unwrap();
-    sink.sync(&sink.cut().unwrap()).unwrap();
+    sink.sync(&sink.cut(false).unwrap()).unwrap();
     sink.write(1, &batch.slice(1, 1)).unwrap();
-    sink.sync(&sink.cut().unwrap()).unwrap();
+    sink.sync(&sink.cut(false).unwrap()).unwrap();
     assert_eq!(sink.rows(), 3);
 
     let source = source(&broker, "results");

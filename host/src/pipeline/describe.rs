@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use super::plan::{
-    Brokers, Cluster, DeadLetters, Input, Operator, Order, Plan, SinkConnector, Source,
+    Brokers, Cluster, DeadLetters, Input, Operator, Order, Plan, Roll, SinkConnector, Source,
     SourceConnector, Step, WindowKind,
 };
 use super::resolve::type_name;
 use super::values::show_duration;
+use crate::time::MICROS_PER_SECOND;
 use arrow::datatypes::SchemaRef;
 
 /// Sources, tables, steps with operators, ports and columns, sinks: one line each. Shows no secret.
@@ -168,6 +169,31 @@ fn sink_place(connector: &SinkConnector) -> String {
     match connector {
         SinkConnector::Kafka { cluster, topic, .. } => kafka_place(cluster, topic),
         SinkConnector::File { path, .. } => format!("file {}", path.display()),
+        SinkConnector::Files { dir, roll, .. } => {
+            format!("files in {}, {}", dir.display(), rolled(roll))
+        }
+        SinkConnector::Parquet {
+            dir,
+            roll,
+            partition_by,
+            ..
+        } => {
+            let by = match partition_by.as_slice() {
+                [] => String::new(),
+                columns => format!(", partitioned by {}", columns.join(", ")),
+            };
+            format!("Parquet files in {}{by}, {}", dir.display(), rolled(roll))
+        }
         SinkConnector::Console { rows } => format!("console, {rows} rows"),
     }
+}
+
+fn rolled(roll: &Roll) -> String {
+    let seconds = roll.every as f64 / MICROS_PER_SECOND as f64;
+    let kib = roll.bytes.div_ceil(1 << 10);
+    let size = match kib {
+        kib if kib % 1_024 == 0 => format!("{} MB", kib >> 10),
+        kib => format!("{kib} KB"),
+    };
+    format!("a new one after {seconds} s or {size}")
 }

@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::Value;
 
 use crate::expr::{Aggregation, Predicate, Projection};
 use crate::plugin::Component;
 use crate::time::Micros;
+
+/// The column that tells which step a row came from, in a sink with several inputs.
+pub const STEP_COLUMN: &str = "step";
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -357,10 +360,75 @@ pub enum SinkConnector {
     File {
         path: PathBuf,
         existing: Existing,
+        format: LineFormat,
+    },
+    /// A directory of files of lines.
+    Files {
+        dir: PathBuf,
+        existing: Existing,
+        format: LineFormat,
+        roll: Roll,
+    },
+    /// A directory of Parquet files. `partition_by` names columns of [`Sink::schema`].
+    Parquet {
+        dir: PathBuf,
+        existing: Existing,
+        roll: Roll,
+        partition_by: Vec<String>,
     },
     Console {
         rows: usize,
     },
+}
+
+/// What a line of a file sink holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineFormat {
+    /// One JSON object.
+    Json,
+    /// One CSV record, after a first line with the names of the columns.
+    Csv,
+}
+
+/// When a file of a directory is finished and the next one begun: whichever comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roll {
+    /// Wall time since its first row.
+    pub every: Micros,
+    pub bytes: u64,
+}
+
+impl Roll {
+    /// Whether a file whose first row came at `since` and that has `bytes` is finished at `now`. A clock that was set
+    /// back does not hold it open.
+    pub fn is_due(&self, since: Micros, now: Micros, bytes: u64) -> bool {
+        bytes >= self.bytes || now.saturating_sub(since) >= self.every || now < since
+    }
+}
+
+impl Sink {
+    /// The columns of a row as it is written to a table of all inputs: with several of them the column `step` comes
+    /// first. Inputs have equal columns, of which one is nullable if it is in any input.
+    pub fn schema(&self) -> SchemaRef {
+        let first = &self.inputs[0].schema;
+        let nullable = |at: usize| self.inputs.iter().any(|i| i.schema.field(at).is_nullable());
+        let columns = first.fields().iter().enumerate();
+        let columns = columns.map(|(at, f)| f.as_ref().clone().with_nullable(nullable(at)));
+        let step = (self.inputs.len() > 1).then(|| Field::new(STEP_COLUMN, DataType::Utf8, false));
+        Arc::new(Schema::new(
+            step.into_iter().chain(columns).collect::<Vec<_>>(),
+        ))
+    }
+}
+
+impl SinkConnector {
+    /// Whether output becomes visible only by a decided checkpoint, so that a start may have to make up for it.
+    pub fn follows(&self) -> bool {
+        match self {
+            Self::Files { .. } | Self::Parquet { .. } => true,
+            Self::Kafka { .. } | Self::File { .. } | Self::Console { .. } => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

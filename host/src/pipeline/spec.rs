@@ -10,7 +10,8 @@ use std::time::Duration;
 
 pub use super::plan::WindowKind;
 use super::plan::{
-    BadRecords, Delivery, Existing, Format, GenerateKind, JoinKind, Limit, Order, Start,
+    BadRecords, Delivery, Existing, Format, GenerateKind, JoinKind, Limit, LineFormat, Order, Roll,
+    Start,
 };
 use super::text::{Span, Spanned, Texts};
 use crate::time::Micros;
@@ -251,6 +252,19 @@ pub enum SinkConnector {
     File {
         path: Option<Spanned<String>>,
         existing: Existing,
+        format: Option<LineFormat>,
+    },
+    Files {
+        dir: Option<Spanned<String>>,
+        existing: Existing,
+        format: LineFormat,
+        roll: Roll,
+    },
+    Parquet {
+        dir: Option<Spanned<String>>,
+        existing: Existing,
+        roll: Roll,
+        partition_by: Vec<Spanned<String>>,
     },
     Console {
         rows: usize,

@@ -84,7 +84,7 @@ impl Sink for ConsoleSink {
         Ok(())
     }
 
-    fn cut(&self) -> Result<Value, ConnectorError> {
+    fn cut(&self, _last: bool) -> Result<Value, ConnectorError> {
         Ok(Value::Null)
     }
 

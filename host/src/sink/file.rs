@@ -1,4 +1,4 @@
-//! Rows as JSON lines in a file, exactly once with the checkpoint.
+//! Rows as JSON lines or CSV in one file, exactly once with the checkpoint.
 //!
 //! Rows of one batch stand together; batches of several workers in any order. What holds across a crash is the invariant
 //! of `line_file`.
@@ -9,17 +9,16 @@ use serde_json::Value;
 
 use super::Sink;
 use super::line_file::LineFile;
+use super::lines::LineWriter;
 use crate::batch::Batch;
 use crate::error::ConnectorError;
-use crate::format::encode::RowWriter;
 use crate::pipeline::plan::{self, SinkConnector};
 
-/// A file of JSON lines.
+/// A file of lines.
 #[derive(Debug)]
 pub struct FileSink {
     file: LineFile,
-    /// One for each input of the sink.
-    writers: Vec<RowWriter>,
+    lines: LineWriter,
     rows: AtomicU64,
 }
 
@@ -27,40 +26,35 @@ impl FileSink {
     /// Opens the file of `sink`, which must have a file connector. `resume` is the last checkpoint's
     /// [`cut`](Sink::cut); without one this is a first start. Errors say what is wrong with the file and what to do.
     pub fn open(sink: &plan::Sink, resume: Option<&Value>) -> Result<Self, ConnectorError> {
-        let SinkConnector::File { path, existing } = &sink.connector else {
+        let SinkConnector::File {
+            path,
+            existing,
+            format,
+        } = &sink.connector
+        else {
             panic!("sink {} is not a file", sink.name);
         };
+        let file = LineFile::open(path, *existing, resume)?;
+        let lines = LineWriter::new(sink, *format);
+        lines.begin(&file)?;
         Ok(Self {
-            file: LineFile::open(path, *existing, resume)?,
-            writers: row_writers(sink),
+            file,
+            lines,
             rows: AtomicU64::new(0),
         })
     }
 }
 
-/// A writer for each input; with several inputs their rows begin with the column `step`.
-pub fn row_writers(sink: &plan::Sink) -> Vec<RowWriter> {
-    let single = sink.inputs.len() == 1;
-    let writer = |input: &plan::SinkInput| {
-        if single {
-            RowWriter::new(&input.schema)
-        } else {
-            RowWriter::with_leading(&input.schema, "step", &input.label)
-        }
-    };
-    sink.inputs.iter().map(writer).collect()
-}
-
 impl Sink for FileSink {
     fn write(&self, input: usize, batch: &Batch) -> Result<(), ConnectorError> {
         let mut lines = Vec::with_capacity(batch.rows() * 128);
-        self.writers[input].write_lines(&batch.columns, &mut lines);
+        self.lines.write(input, batch, &mut lines);
         self.file.append(&lines)?;
         self.rows.fetch_add(batch.rows() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    fn cut(&self) -> Result<Value, ConnectorError> {
+    fn cut(&self, _last: bool) -> Result<Value, ConnectorError> {
         self.file.cut()
     }
 
@@ -81,7 +75,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
-    use crate::pipeline::plan::{Existing, Input, SinkInput};
+    use crate::pipeline::plan::{Existing, Input, LineFormat, SinkInput};
 
     fn batch(values: Vec<i64>) -> Batch {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
@@ -106,6 +100,7 @@ mod tests {
             connector: SinkConnector::File {
                 path: path.to_owned(),
                 existing: Existing::Refuse,
+                format: LineFormat::Json,
             },
         }
     }
@@ -117,15 +112,15 @@ mod tests {
         let plan = sink(&path, &["views", "sessions.late"]);
         let first = FileSink::open(&plan, None).unwrap();
         first.write(0, &batch(vec![1, 2])).unwrap();
-        let cut = first.cut().unwrap();
+        let cut = first.cut(false).unwrap();
         first.sync(&cut).unwrap();
         first.write(1, &batch(vec![3])).unwrap();
-        first.cut().unwrap();
+        first.cut(false).unwrap();
         assert_eq!(first.rows(), 3);
         drop(first);
         let second = FileSink::open(&plan, Some(&cut)).unwrap();
         second.write(1, &batch(vec![3, 4])).unwrap();
-        second.cut().unwrap();
+        second.cut(false).unwrap();
         assert_eq!(second.rows(), 2);
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
@@ -140,7 +135,53 @@ mod tests {
         let path = dir.path().join("out.jsonl");
         let only = FileSink::open(&sink(&path, &["views"]), None).unwrap();
         only.write(0, &batch(vec![1])).unwrap();
-        only.cut().unwrap();
+        only.cut(false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"n\":1}\n");
+    }
+
+    /// The sink as CSV, with what becomes of a file that is there.
+    fn csv(path: &std::path::Path, labels: &[&str], existing: Existing) -> plan::Sink {
+        plan::Sink {
+            connector: SinkConnector::File {
+                path: path.to_owned(),
+                existing,
+                format: LineFormat::Csv,
+            },
+            ..sink(path, labels)
+        }
+    }
+
+    #[test]
+    fn csv_has_its_header_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.csv");
+        let plan = csv(&path, &["views", "sessions.late"], Existing::Refuse);
+        let first = FileSink::open(&plan, None).unwrap();
+        let cut = first.cut(false).unwrap();
+        first.write(0, &batch(vec![1])).unwrap();
+        first.cut(false).unwrap();
+        drop(first);
+        let second = FileSink::open(&plan, Some(&cut)).unwrap();
+        second.write(1, &batch(vec![2])).unwrap();
+        second.cut(false).unwrap();
+        let text = || std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text(), "step,n\nsessions.late,2\n");
+        let more = csv(&path, &["views", "sessions.late"], Existing::Append);
+        let third = FileSink::open(&more, None).unwrap();
+        third.write(0, &batch(vec![3])).unwrap();
+        third.cut(false).unwrap();
+        assert_eq!(text(), "step,n\nsessions.late,2\nviews,3\n");
+    }
+
+    #[test]
+    fn csv_is_not_appended_to_other_columns() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.csv");
+        for theirs in ["a,b\n1,2\n", "m", "{}\n"] {
+            std::fs::write(&path, theirs).unwrap();
+            let plan = csv(&path, &["views"], Existing::Append);
+            let error = FileSink::open(&plan, None).unwrap_err().to_string();
+            assert!(error.contains("its first line is not `n`"), "{error}");
+        }
     }
 }

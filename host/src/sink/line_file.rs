@@ -4,7 +4,7 @@
 //! Invariant: bytes up to the length of a synced cut never change; only bytes beyond the last checkpoint's cut are ever
 //! taken away, and only from the very file (device and inode) that the cut names.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::durable::{create_parents, sync_entry};
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Existing;
 
@@ -93,7 +94,7 @@ impl LineFile {
             }
         }
         opened.file.sync_all().map_err(io)?;
-        sync_directory(path)?;
+        sync_entry(path)?;
         Ok(opened)
     }
 
@@ -182,6 +183,36 @@ impl LineFile {
         Ok(())
     }
 
+    /// Writes `header`, a whole line, into an empty file; any other must begin with it.
+    pub fn begin_with(&self, header: &[u8]) -> Result<(), ConnectorError> {
+        if self.length() == 0 {
+            return self.append(header);
+        }
+        let mut found = vec![0; header.len()];
+        let read = self.file.read_exact_at(&mut found, 0);
+        if read.is_ok() && found == header {
+            return Ok(());
+        }
+        let columns = String::from_utf8_lossy(header);
+        Err(failed(
+            &self.path,
+            format!(
+                "its first line is not `{}`, so rows of these columns do not belong into it: name another file",
+                columns.trim_end()
+            ),
+        ))
+    }
+
+    /// Bytes of the file, those not given to the operating system yet included.
+    pub fn length(&self) -> u64 {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.written + tail.buffer.len() as u64
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Appends whole lines. Lines of one call stay together.
     pub fn append(&self, lines: &[u8]) -> Result<(), ConnectorError> {
         debug_assert!(lines.is_empty() || lines.ends_with(b"\n"));
@@ -241,34 +272,6 @@ fn regular_length(path: &Path, file: &File) -> Result<u64, ConnectorError> {
         path,
         "not a regular file: what a crash leaves in it could not be cut off",
     ))
-}
-
-/// Creates the directories above `path`, each durable in the one above it.
-fn create_parents(path: &Path) -> Result<(), ConnectorError> {
-    let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else {
-        return Ok(());
-    };
-    if parent.is_dir() {
-        return Ok(());
-    }
-    create_parents(parent)?;
-    match fs::create_dir(parent) {
-        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
-            Err(ConnectorError::io(parent, cause))
-        }
-        _ => sync_directory(parent),
-    }
-}
-
-/// Makes the entry of `path` in its directory durable.
-fn sync_directory(path: &Path) -> Result<(), ConnectorError> {
-    let parent = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(parent)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|cause| ConnectorError::io(parent, cause))
 }
 
 fn failed(path: &Path, cause: impl ToString) -> ConnectorError {

@@ -128,7 +128,15 @@ impl Store {
                 _ => {}
             }
         }
-        Ok(())
+        // What sinks staged belongs to checkpoints that are no more.
+        let staged = dir.join("sinks");
+        match std::fs::remove_dir_all(&staged) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(unusable(
+                dir,
+                format!("cannot delete {}: {e}", staged.display()),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Random, made with the state: tells a state from another of the same pipeline.

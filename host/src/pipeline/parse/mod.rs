@@ -2,6 +2,7 @@
 //!
 //! Checks one table at a time; whether a name leads anywhere is `resolve`'s concern.
 
+mod files;
 mod plugin;
 mod sinks;
 mod sources;

@@ -1,14 +1,13 @@
 //! `[sinks.X]`: which rows go where.
 
-use super::super::plan::Existing;
 use super::super::read::Reader;
 use super::super::spec::{Sink, SinkConnector};
 use super::super::text::Spanned;
 use super::super::tree::Kind;
-use super::{connection, one_connector, topic};
+use super::{connection, files, one_connector, topic};
 
-const CONNECTORS: [&str; 3] = ["kafka", "file", "console"];
-const LATER: [&str; 4] = ["parquet", "postgres", "http", "format"];
+const CONNECTORS: [&str; 4] = ["kafka", "file", "parquet", "console"];
+const LATER: [&str; 3] = ["postgres", "http", "format"];
 /// Rows a console keeps on screen.
 const CONSOLE_ROWS_MAX: u64 = 1_000;
 
@@ -23,7 +22,8 @@ pub fn sink(name: Spanned<String>, r: &mut Reader) -> Sink {
             .map_or_else(Vec::new, |k| k.value),
         connection: connection(r, false),
     });
-    let file = r.nested("file", file);
+    let file = r.nested("file", files::file);
+    let parquet = r.nested("parquet", files::parquet);
     let console = r.nested("console", |r| SinkConnector::Console {
         rows: r
             .whole("rows", 1, CONSOLE_ROWS_MAX)
@@ -35,7 +35,7 @@ pub fn sink(name: Spanned<String>, r: &mut Reader) -> Sink {
     Sink {
         name,
         from,
-        connector: kafka.or(file).or(console),
+        connector: kafka.or(file).or(parquet).or(console),
     }
 }
 
@@ -56,30 +56,4 @@ fn inputs(r: &mut Reader) -> Vec<Spanned<String>> {
             .help("name at least one step or source");
     }
     list.value
-}
-
-fn file(r: &mut Reader) -> SinkConnector {
-    let path = r.required("path", "path = \"out.jsonl\"").filter(|path| {
-        let extension = path.value.rsplit('.').next().unwrap_or_default();
-        let other = matches!(extension, "csv" | "parquet" | "avro" | "gz" | "zst");
-        if other {
-            let message =
-                format!("a file sink writes JSON lines; `.{extension}` is not supported yet");
-            r.findings
-                .error(path.span, message)
-                .help("let the path end in .jsonl");
-        }
-        !other
-    });
-    let words = [
-        ("refuse", Existing::Refuse),
-        ("append", Existing::Append),
-        ("overwrite", Existing::Overwrite),
-    ];
-    SinkConnector::File {
-        path,
-        existing: r
-            .word("existing", &words, &[])
-            .map_or(Existing::Refuse, |e| e.value),
-    }
 }

@@ -4,6 +4,7 @@
 //! Whatever cannot be resolved is said once: what depends on it is then unknown and passes in silence.
 
 mod connections;
+mod files;
 mod order;
 pub mod plugin;
 mod sinks;

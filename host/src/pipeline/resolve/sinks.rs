@@ -4,12 +4,9 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::Resolver;
-use crate::pipeline::plan::{self, DeadLetters, SinkConnector};
+use crate::pipeline::plan::{self, DeadLetters, STEP_COLUMN, SinkConnector};
 use crate::pipeline::spec;
 use crate::pipeline::text::{Span, Spanned};
-
-/// The column that tells which step a row came from, in a sink with several inputs.
-const STEP_COLUMN: &str = "step";
 
 impl Resolver<'_> {
     pub(super) fn sink(&mut self, sink: &spec::Sink) -> Option<plan::Sink> {
@@ -28,11 +25,8 @@ impl Resolver<'_> {
                     key: keys?,
                 }
             }
-            spec::SinkConnector::File { path, existing } => SinkConnector::File {
-                path: self.spec.dir.join(&path.as_ref()?.value),
-                existing: *existing,
-            },
             spec::SinkConnector::Console { rows } => SinkConnector::Console { rows: *rows },
+            files => self.file_connector(sink, files, &inputs)?,
         };
         let inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
         (!inputs.is_empty()).then(|| plan::Sink {
@@ -130,6 +124,7 @@ impl Resolver<'_> {
                 files.insert(full, (path.span, what));
             }
         }
+        self.directory_clashes(&self.files_written());
         self.loops();
     }
 
@@ -201,7 +196,7 @@ impl Resolver<'_> {
 }
 
 /// The path without `.` and `..`, so that two spellings of one file are found; links are not followed.
-fn lexical(path: &Path) -> PathBuf {
+pub(super) fn lexical(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {

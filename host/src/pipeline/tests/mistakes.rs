@@ -1,5 +1,6 @@
 //! A table of wrong files: `«` marks where each mistake is to be shown, in the order of the file.
 
+mod files;
 mod inputs;
 mod rows;
 

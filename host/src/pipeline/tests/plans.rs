@@ -139,7 +139,7 @@ fn sinks_know_the_columns_of_each_input() {
         (topic.as_str(), &key[..]),
         ("results", &[vec![0], vec![0]][..])
     );
-    let SinkConnector::File { path, existing } = &plan.sinks[1].connector else {
+    let SinkConnector::File { path, existing, .. } = &plan.sinks[1].connector else {
         panic!("{:?}", plan.sinks[1].connector);
     };
     assert_eq!((path, *existing), (&here("rest.jsonl"), Existing::Append));

@@ -66,7 +66,7 @@ fn shows_the_latest_rows_of_each_input() {
          \x20 d       -3.0  1970-01-01T00:00:00Z\n"
     );
     assert_eq!(sink.rows(), 4);
-    sink.sync(&sink.cut().unwrap()).unwrap();
+    sink.sync(&sink.cut(false).unwrap()).unwrap();
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Crashes between a cut and the next, and files that are not what the checkpoint says.
 
+use std::fs;
+
 use proptest::prelude::*;
 
 use super::*;

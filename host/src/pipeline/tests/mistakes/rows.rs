@@ -74,10 +74,6 @@ fn operators_of_later_versions_are_refused_by_name() {
             &["`state_ttl`"],
         ),
         (
-            "[sinks.s]\nfrom = \"clicks\"\n«parquet = { dir = \"x\" }\n",
-            &["`parquet` in [sinks.s] is not supported yet"],
-        ),
-        (
             "[sinks.s]\nfrom = \"clicks\"\n«postgres = {}\n",
             &["not supported yet"],
         ),
@@ -264,10 +260,6 @@ fn sinks() {
         (
             "[sinks.s]\nfrom = \"clicks\"\nconsole = {}\n«file = { path = \"x\" }\n",
             &["two connectors"],
-        ),
-        (
-            "[sinks.s]\nfrom = \"clicks\"\nfile = { path = «\"x.csv\" }\n",
-            &["writes JSON lines"],
         ),
         (
             "[sinks.s]\nfrom = \"clicks\"\nfile = { path = \"x\", existing = «\"replace\" }\n",
