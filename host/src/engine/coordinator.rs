@@ -208,14 +208,13 @@ impl Coordinator {
                 .collect();
             let (highest, watermark) =
                 (self.times[source].highest(), self.times[source].watermark());
-            self.meta.sources.insert(
-                name.clone(),
-                SourceMeta {
-                    positions,
-                    highest,
-                    watermark,
-                },
-            );
+            let entry = self.meta.sources.entry(name.clone()).or_default();
+            *entry = SourceMeta {
+                positions,
+                highest,
+                watermark,
+                reads: std::mem::take(&mut entry.reads),
+            };
         }
         for (step, name) in self.step_names.iter().enumerate() {
             self.meta.steps.entry(name.clone()).or_default().watermark = self.watermarks[step];
@@ -444,8 +443,8 @@ pub fn record_version(
     plugin.history.drain(..over);
 }
 
-/// The steps' entries of a first checkpoint.
-pub fn first_steps(plan: &Plan, now: Micros) -> BTreeMap<String, StepMeta> {
+/// The entries of steps that begin with `checkpoint`, at wall time `now`.
+pub fn first_steps(plan: &Plan, checkpoint: u64, now: Micros) -> BTreeMap<String, StepMeta> {
     let entry = |s: &crate::pipeline::plan::Step| {
         let plugin = match &s.operator {
             Operator::Plugin(p) => {
@@ -457,7 +456,7 @@ pub fn first_steps(plan: &Plan, now: Micros) -> BTreeMap<String, StepMeta> {
                     &mut plugin,
                     p.component.digest(),
                     &p.file.display().to_string(),
-                    0,
+                    checkpoint,
                     now,
                 );
                 Some(plugin)
@@ -470,6 +469,7 @@ pub fn first_steps(plan: &Plan, now: Micros) -> BTreeMap<String, StepMeta> {
                 watermark: NO_TIME,
                 signature: s.signature.clone(),
                 plugin,
+                given_up: false,
             },
         )
     };

@@ -29,6 +29,9 @@ pub struct SourceMeta {
     /// Highest event time seen by partition.
     pub highest: BTreeMap<u32, Micros>,
     pub watermark: Micros,
+    /// What the positions are positions of.
+    #[serde(default)]
+    pub reads: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub struct StepMeta {
     pub watermark: Micros,
     pub signature: Value,
     pub plugin: Option<PluginMeta>,
+    /// Its state was given up: what the store still has of it is not to be believed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
 }
 
 /// Which version of a plugin is in force.

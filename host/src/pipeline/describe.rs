@@ -76,6 +76,23 @@ fn columns(out: &mut String, port: &str, schema: &SchemaRef) {
     let _ = writeln!(out, "    {port}{}", columns.join(", "));
 }
 
+/// What positions in a source are positions of: it must stay the same while they count. Brokers and directories may move.
+pub fn source_identity(source: &Source) -> String {
+    match &source.connector {
+        SourceConnector::Kafka { topic, .. } => format!("topic {topic}"),
+        SourceConnector::File { path } => {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            format!("file {}", name.display())
+        }
+        SourceConnector::Generate(generate) => {
+            format!(
+                "generated {}",
+                format!("{:?}", generate.kind).to_lowercase()
+            )
+        }
+    }
+}
+
 fn source_place(source: &Source) -> String {
     match &source.connector {
         SourceConnector::Kafka { cluster, topic, .. } => kafka_place(cluster, topic),
@@ -165,7 +182,8 @@ fn input_schema(plan: &Plan, input: Input) -> &SchemaRef {
     }
 }
 
-fn sink_place(connector: &SinkConnector) -> String {
+/// Where a sink writes, in a few words; no secret.
+pub fn sink_place(connector: &SinkConnector) -> String {
     match connector {
         SinkConnector::Kafka { cluster, topic, .. } => kafka_place(cluster, topic),
         SinkConnector::File { path, .. } => format!("file {}", path.display()),
