@@ -168,16 +168,16 @@ def logs():
     bad = {"web": "upstream reset", "search": "index not ready", "cart": "lock timeout", "payments": "bank refused the connection", "mail": "mailbox full"}
     timed = []
     for _ in range(1500):
-        second, service = dice.between(0, 1800), dice.often_the_first(services)
+        second, service = dice.between(0, 1800), dice.one_of(services)
         minute = int(second // 60)
         share = 0.03
         if service == "payments" and 12 <= minute < 15:
-            share = 0.75
-        if service == "search" and minute == 21:
-            share = 0.6
+            share = 0.9
+        if service == "search" and minute == 23:
+            share = 0.9
         # Rises slowly: no alarm.
         if service == "web":
-            share = minute / 100
+            share = minute / 150
         error = dice.chance(share)
         record = {
             "time": at("2026-03-02T12:00:00", second),

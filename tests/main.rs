@@ -7,6 +7,7 @@ mod commands;
 mod crash;
 mod driver;
 mod errors;
+mod examples;
 mod kafka;
 mod pauses;
 mod pipelines;
@@ -21,6 +22,7 @@ fn main() {
     trials.extend(pipelines::trials());
     trials.extend(commands::trials());
     trials.extend(errors::trials());
+    trials.extend(examples::trials());
     trials.extend(crash::trials());
     trials.extend(driver::trials());
     trials.extend(swaps::trials());

@@ -58,8 +58,16 @@ impl Keyed for Running {
         let distance = row.amount - m.mean;
         m.mean += distance / m.count as f64;
         m.m2 += distance * (row.amount - m.mean);
-        m.smallest = if first { row.amount } else { m.smallest.min(row.amount) };
-        m.largest = if first { row.amount } else { m.largest.max(row.amount) };
+        m.smallest = if first {
+            row.amount
+        } else {
+            m.smallest.min(row.amount)
+        };
+        m.largest = if first {
+            row.amount
+        } else {
+            m.largest.max(row.amount)
+        };
         let since = row.time.micros().rem_euclid(self.every.micros());
         key.wake_at(row.time + Duration(self.every.micros() - since));
     }
@@ -93,7 +101,10 @@ mod tests {
             .unwrap()
             .rows_per_call(rows_per_call);
         for (seconds, amount) in purchases {
-            test.push("toys", json!({ "_time": seconds * 1_000_000, "amount": amount }));
+            test.push(
+                "toys",
+                json!({ "_time": seconds * 1_000_000, "amount": amount }),
+            );
         }
         test.finish();
         test.output("main")

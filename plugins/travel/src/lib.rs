@@ -57,7 +57,10 @@ impl Keyed for Travel {
         }
         let last = &mut *key.state;
         if last.rows > 0 {
-            let km = distance_km((last.latitude, last.longitude), (row.latitude, row.longitude));
+            let km = distance_km(
+                (last.latitude, last.longitude),
+                (row.latitude, row.longitude),
+            );
             let minutes = (row.time - last.time).micros() as f64 / 60e6;
             if km >= self.km_min && km > self.kmh_max * minutes / 60.0 {
                 out.keep(Jump { km, minutes });
@@ -124,14 +127,21 @@ mod tests {
             ((0.0, 179.5), (0.0, -179.5), 111.2),
         ] {
             let found = distance_km(from, to);
-            assert!((found - km).abs() < 1.0 + km * 0.001, "{from:?} {to:?}: {found}");
+            assert!(
+                (found - km).abs() < 1.0 + km * 0.001,
+                "{from:?} {to:?}: {found}"
+            );
         }
     }
 
     #[test]
     fn faster_than_anyone_travels_is_flagged() {
         for (hours, expected) in [(0, vec![0]), (1, vec![1]), (17, vec![17]), (18, vec![])] {
-            assert_eq!(flagged(&[(0, BERLIN), (hours, SYDNEY)], 9), expected, "{hours} h");
+            assert_eq!(
+                flagged(&[(0, BERLIN), (hours, SYDNEY)], 9),
+                expected,
+                "{hours} h"
+            );
         }
     }
 
@@ -143,7 +153,13 @@ mod tests {
 
     #[test]
     fn the_place_before_counts_not_the_usual_one() {
-        let there_and_back = [(0, BERLIN), (1, SYDNEY), (2, SYDNEY), (3, BERLIN), (4, HAMBURG)];
+        let there_and_back = [
+            (0, BERLIN),
+            (1, SYDNEY),
+            (2, SYDNEY),
+            (3, BERLIN),
+            (4, HAMBURG),
+        ];
         for rows_per_call in [1, 2, 9] {
             assert_eq!(flagged(&there_and_back, rows_per_call), [1, 3]);
         }
@@ -151,7 +167,10 @@ mod tests {
 
     #[test]
     fn payments_are_judged_in_the_order_of_their_times() {
-        assert_eq!(flagged(&[(40, SYDNEY), (0, BERLIN), (1, HAMBURG)], 9), [0i64; 0]);
+        assert_eq!(
+            flagged(&[(40, SYDNEY), (0, BERLIN), (1, HAMBURG)], 9),
+            [0i64; 0]
+        );
     }
 
     #[test]
@@ -161,7 +180,10 @@ mod tests {
         test.push("card", payment(HOUR / 2, (0.0, 90.0)));
         test.finish();
         let found = test.output("main");
-        assert!((found[0]["km"].as_f64().unwrap() - 10_007.5).abs() < 0.1, "{found:?}");
+        assert!(
+            (found[0]["km"].as_f64().unwrap() - 10_007.5).abs() < 0.1,
+            "{found:?}"
+        );
         assert_eq!(found[0]["minutes"], json!(30.0));
     }
 
