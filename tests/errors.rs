@@ -242,7 +242,7 @@ fn mistakes_at_once() {
         "strnig",
         "string",
         "aa",
-        "window",
+        "`aggregate` is missing",
         "not supported yet",
         "pipeline.toml",
     ] {

@@ -1,18 +1,22 @@
 //! The binary as its users meet it: pipelines of files and Kafka topics, plugins on real Wasm, crashes by kill -9.
 //!
-//! `cargo test --release --test integration` runs all; a word behind `--` picks by name. Tests that need Apache Kafka are
-//! shown as ignored, with the reason, where there is none.
+//! `cargo test --release --test integration` runs all; a word behind `--` picks by name. Tests that need Apache Kafka or
+//! PostgreSQL are shown as ignored, with the reason, where there is none.
 
 mod commands;
 mod crash;
 mod driver;
 mod errors;
 mod examples;
+mod files;
+mod inputs;
 mod kafka;
 mod pauses;
 mod pipelines;
+mod postgres;
 mod support;
 mod swaps;
+mod webhook;
 
 use libtest_mimic::Arguments;
 
@@ -23,10 +27,14 @@ fn main() {
     trials.extend(commands::trials());
     trials.extend(errors::trials());
     trials.extend(examples::trials());
+    trials.extend(inputs::trials());
     trials.extend(crash::trials());
+    trials.extend(files::trials());
     trials.extend(driver::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());
+    trials.extend(webhook::trials());
+    trials.extend(postgres::trials());
     trials.extend(kafka::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

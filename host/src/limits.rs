@@ -62,6 +62,8 @@ pub const PLUGIN_TABLE_CELLS_MAX: usize = 1 << 20;
 pub const EXPRESSION_TERMS_MAX: usize = 400;
 /// How far `lpad`, `rpad` and `repeat` may fill: a length taken from data could ask for all memory.
 pub const EXPRESSION_FILL_MAX: i64 = 10_000;
+/// Values in one list that `array_agg` gives; a text of `string_agg` is bounded like a record.
+pub const LIST_VALUES_MAX: usize = 1 << 20;
 /// Stack of the thread that plans expressions, and of the workers that run them.
 pub const STACK_BYTES: usize = 16 << 20;
 
@@ -105,6 +107,25 @@ pub const STAGED_BUFFER_BATCHES: usize = 1_024;
 pub const STAGED_BUFFER_MEMORY_BYTES: usize = 64 << 20;
 /// One file of staged rows; files whose rows have left are deleted whole.
 pub const STAGED_FILE_BYTES: u64 = 64 << 20;
+/// The first wait before a remote sink is tried again, and the longest that the waits double to.
+pub const RETRY_MS_FIRST: u64 = 100;
+pub const RETRY_MS_MAX: u64 = 10_000;
+/// A receiver that asks for more patience (`Retry-After`) is tried again all the same.
+pub const RETRY_AFTER_MS_MAX: u64 = 300_000;
+/// Rows of a webhook sink that wait to be sent.
+pub const WEBHOOK_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// The rows of one request; a single larger row is sent alone.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 4 << 20;
+/// What is read of a receiver's answer, and what of it an error shows.
+pub const WEBHOOK_ANSWER_BYTES_MAX: u64 = 64 << 10;
+pub const WEBHOOK_ANSWER_SHOWN_BYTES: usize = 300;
+/// Rows of one statement of a Postgres sink, and their memory; a single larger row is a statement of its own.
+pub const POSTGRES_CHUNK_ROWS_MAX: usize = 10_000;
+pub const POSTGRES_CHUNK_BYTES_MAX: usize = 32 << 20;
+/// Rows staged for a Postgres that is behind: then workers wait.
+pub const POSTGRES_STAGED_BYTES_MAX: u64 = 1 << 30;
+/// A row as an error shows it.
+pub const POSTGRES_ROW_SHOWN_BYTES: usize = 500;
 
 /// `roll_bytes` of a sink: smaller files are a burden to whoever reads them, larger ones take their time to be written.
 pub const ROLL_BYTES_MIN: u64 = 1 << 10;
@@ -126,6 +147,8 @@ const _: () = assert!(PLUGIN_TICK_MS <= CALL_PART_MS_MIN);
 const _: () = assert!(LOG_BLOB_BYTES_MAX > KEY_BYTES_MAX);
 const _: () = assert!(STAGED_BUFFER_BYTES <= STAGED_BUFFER_MEMORY_BYTES);
 const _: () = assert!((STAGED_BUFFER_BYTES as u64) < STAGED_FILE_BYTES);
+const _: () = assert!(RETRY_MS_FIRST <= RETRY_MS_MAX && RETRY_MS_MAX <= RETRY_AFTER_MS_MAX);
+const _: () = assert!(WEBHOOK_BODY_BYTES_MAX <= WEBHOOK_QUEUE_BYTES_MAX);
 
 /// A pipeline file.
 pub const PIPELINE_FILE_BYTES_MAX: usize = 1 << 20;

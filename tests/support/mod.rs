@@ -3,6 +3,8 @@
 pub mod data;
 pub mod kafka;
 pub mod oracle;
+pub mod postgres;
+pub mod process;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,9 @@ use crate::engine::supervisor::Supervisor;
 use crate::engine::watermark::Mode;
 use crate::error::ConnectorError;
 use crate::kafka::{EmbeddedBroker, GeneratorFeed};
-use crate::pipeline::plan::{Brokers, Cluster, Generate, GenerateKind, Plan, SourceConnector};
+use crate::pipeline::plan::{
+    Brokers, Cluster, Generate, GenerateKind, Plan, SourceConnector, Topics,
+};
 use crate::pipeline::spec::{self, SinkConnector, Spec};
 use crate::pipeline::{self, Overrides};
 use crate::plugin::Runtime;
@@ -141,7 +143,10 @@ fn watch(mut session: Session, stop: &Stop, end: Option<Instant>) -> Result<(), 
 /// The Kafka sources of a plan by topic.
 fn source_topics(plan: &Plan) -> BTreeMap<String, usize> {
     let topic = |(index, source): (usize, &pipeline::plan::Source)| match &source.connector {
-        SourceConnector::Kafka { topic, .. } => Some((topic.clone(), index)),
+        SourceConnector::Kafka {
+            topics: Topics::Named(topics),
+            ..
+        } => Some((topics.first()?.clone(), index)),
         _ => None,
     };
     plan.sources.iter().enumerate().filter_map(topic).collect()

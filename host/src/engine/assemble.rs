@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::engine::exchange::{owned, owner};
+use crate::engine::intake::Intake;
 use crate::engine::meta::EngineMeta;
 use crate::engine::shared::Shared;
 use crate::engine::take::{Rows, SourceTask};
@@ -86,22 +87,16 @@ fn source_task(
     (mine, all): (usize, usize),
 ) -> Result<SourceTask, RunError> {
     let plan = &shared.plan.sources[source];
-    let column = plan.event_time.as_ref().map(|t| t.column);
     let opened = &shared.sources[source];
-    let decoder = crate::format::decoder(
-        plan.format,
-        &plan.schema,
-        &plan.paths,
-        column,
-        opened.header().as_deref(),
-    )
-    .map_err(|cause| ConnectorError::failed(format!("source {}", plan.name), cause))?;
+    let intake = Intake::new(plan, opened.header().as_deref(), opened.columnar());
+    let intake =
+        intake.map_err(|cause| ConnectorError::failed(format!("source {}", plan.name), cause))?;
     let per_epoch = plan.limit.per_epoch.unwrap_or(usize::MAX).div_ceil(all) * mine;
     Ok(SourceTask {
         source,
         number: shared.source_ids[source],
         reader: opened.reader(partitions)?,
-        decoder,
+        intake,
         event_time: plan.event_time.clone(),
         rows: Rows::default(),
         per_epoch: per_epoch.clamp(1, limits::EPOCH_RECORDS_MAX),

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use crate::error::RunError;
 use crate::kafka::EmbeddedBroker;
-use crate::pipeline::plan::{Brokers, Cluster, DeadLetters, Plan, SinkConnector, SourceConnector};
+use crate::pipeline::plan::{
+    Brokers, Cluster, DeadLetters, Plan, SinkConnector, SourceConnector, TableConnector, Topics,
+};
 use crate::state::store::Store;
 
 /// Partitions of each topic on the embedded broker.
@@ -17,9 +19,9 @@ const PARTITIONS: u32 = 4;
 /// Starts the embedded broker if `plan` names it, and points the plan at it.
 pub fn embed(plan: &mut Plan) -> Result<Option<Arc<EmbeddedBroker>>, RunError> {
     let mut topics = BTreeSet::new();
-    for (cluster, topic) in connections(plan) {
+    for (cluster, named) in connections(plan) {
         if cluster.brokers == Brokers::Embedded {
-            topics.insert(topic.clone());
+            topics.extend(named);
         }
     }
     if topics.is_empty() {
@@ -48,20 +50,31 @@ pub fn has_kafka_sink(plan: &Plan) -> bool {
         .any(|s| matches!(s.connector, SinkConnector::Kafka { .. }))
 }
 
-fn connections(plan: &mut Plan) -> Vec<(&mut Cluster, &String)> {
+/// Every cluster that the plan names, with its topics there.
+fn connections(plan: &mut Plan) -> Vec<(&mut Cluster, Vec<String>)> {
     let mut all = Vec::new();
     for source in &mut plan.sources {
-        if let SourceConnector::Kafka { cluster, topic, .. } = &mut source.connector {
-            all.push((cluster, &*topic));
+        if let SourceConnector::Kafka {
+            cluster,
+            topics: Topics::Named(topics),
+            ..
+        } = &mut source.connector
+        {
+            all.push((cluster, topics.clone()));
+        }
+    }
+    for table in &mut plan.tables {
+        if let TableConnector::Kafka { cluster, topic } = &mut table.connector {
+            all.push((cluster, vec![topic.clone()]));
         }
     }
     for sink in &mut plan.sinks {
         if let SinkConnector::Kafka { cluster, topic, .. } = &mut sink.connector {
-            all.push((cluster, &*topic));
+            all.push((cluster, vec![topic.clone()]));
         }
     }
     if let DeadLetters::Kafka { cluster, topic } = &mut plan.dead_letters {
-        all.push((cluster, &*topic));
+        all.push((cluster, vec![topic.clone()]));
     }
     all
 }

@@ -12,6 +12,7 @@ pub mod coordinator;
 pub mod embedded;
 pub mod exchange;
 pub mod handle;
+pub mod intake;
 pub mod meta;
 pub mod metrics;
 pub mod open;

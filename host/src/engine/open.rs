@@ -25,10 +25,13 @@ use crate::sink::console::ConsoleSink;
 use crate::sink::dead_letters::{DeadLetters, FileDeadLetters};
 use crate::sink::file::FileSink;
 use crate::sink::parquet::ParquetSink;
+use crate::sink::postgres::PostgresSink;
 use crate::sink::rolling::RollingSink;
+use crate::sink::webhook::WebhookSink;
 use crate::sink::{Place, Sink};
 use crate::source::file::FileSource;
 use crate::source::generate::GenerateSource;
+use crate::source::parquet::ParquetSource;
 use crate::source::{Partition, Source};
 use crate::state::Meta;
 use crate::state::store::{Prepared, Store};
@@ -180,11 +183,19 @@ fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, 
         Ok(match &s.connector {
             SourceConnector::Kafka {
                 cluster,
-                topic,
+                topics,
                 start,
-            } => Box::new(KafkaSource::new(
-                &s.name, &plan.name, cluster, topic, *start,
-            )),
+            } => {
+                let plan::Topics::Named(topics) = topics else {
+                    todo!()
+                };
+                Box::new(KafkaSource::new(
+                    &s.name, &plan.name, cluster, &topics[0], *start,
+                ))
+            }
+            SourceConnector::File { .. } if s.format == plan::Format::Parquet => {
+                Box::new(ParquetSource::new(s))
+            }
             SourceConnector::File { .. } => Box::new(FileSource::new(s)),
             SourceConnector::Generate(generate) => {
                 let clock = options.clock.clone();
@@ -352,6 +363,20 @@ fn open_sinks(
             SinkConnector::File { .. } => Box::new(FileSink::open(s, resume)?),
             SinkConnector::Files { .. } => Box::new(RollingSink::open(s, place(), resume)?),
             SinkConnector::Parquet { .. } => Box::new(ParquetSink::open(s, place(), resume)?),
+            SinkConnector::Webhook(_) => {
+                Box::new(WebhookSink::open(&plan.name, &plan.host.state, s)?)
+            }
+            SinkConnector::Postgres(_) => {
+                let (id, stop) = (hex(&store.state_id()), &*options.stop);
+                Box::new(PostgresSink::open(
+                    &plan.name,
+                    &id,
+                    &place(),
+                    s,
+                    resume,
+                    stop,
+                )?)
+            }
             SinkConnector::Console { .. } => {
                 let console = Arc::new(ConsoleSink::new(s));
                 consoles.push(console.clone());
@@ -370,13 +395,16 @@ fn open_sinks(
 /// Where a sink keeps what is not visible yet, and what it calls its files.
 fn sink_place(plan: &Plan, sink: &str, store: &Store, clock: &Arc<dyn Clock>) -> Place {
     let clock = clock.clone();
-    let id = store.state_id();
-    let id: String = id[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = hex(&store.state_id()[..4]);
     Place {
         dir: plan.host.state.join("sinks").join(sink),
         label: format!("{}-{sink}-{id}", plan.name),
         now: Arc::new(move || clock.now()),
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLetters>, RunError> {

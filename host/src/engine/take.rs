@@ -5,14 +5,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use arrow::array::BooleanArray;
+use arrow::compute::filter_record_batch;
+
 use crate::batch::{Batch, InputId, Origins};
+use crate::engine::intake::Intake;
 use crate::engine::rate::RateLimit;
 use crate::error::ConnectorError;
-use crate::format::Decoder;
+use crate::format::encode::row_json;
+use crate::format::parquet::Piece;
 use crate::limits;
 use crate::pipeline::plan::{BadRecords, EventTime};
 use crate::source::{Progress, Reader, Record};
 use crate::time::Micros;
+
+const TOO_FAR_AHEAD: &str = "its event time is further ahead of the clock than `max_ahead` allows";
 
 /// One source as one worker reads it.
 pub struct SourceTask {
@@ -21,7 +28,7 @@ pub struct SourceTask {
     /// Number of the source in the state.
     pub number: u16,
     pub reader: Box<dyn Reader>,
-    pub decoder: Box<dyn Decoder>,
+    pub intake: Intake,
     pub event_time: Option<EventTime>,
     pub rows: Rows,
     /// Records an epoch at most, this worker's share.
@@ -64,15 +71,20 @@ impl SourceTask {
         if max == 0 {
             return Ok(());
         }
-        let (decoder, rows, number) = (&mut self.decoder, &mut self.rows, self.number);
+        let (intake, rows, number) = (&mut self.intake, &mut self.rows, self.number);
         let ahead_max = self
             .event_time
             .as_ref()
             .map(|t| now.saturating_add(t.max_ahead));
         let before = rows.records;
-        let result = self.reader.poll(max, wait, &mut |record| {
-            rows.add(record, number, &mut **decoder, ahead_max)
-        });
+        let result = match intake.is_columnar() {
+            true => self.reader.poll_columns(max, &mut |partition, piece| {
+                rows.add_piece(partition, piece, number, intake, ahead_max);
+            }),
+            false => self.reader.poll(max, wait, &mut |record| {
+                rows.add(record, number, intake, ahead_max);
+            }),
+        };
         rate.give_back(max - (self.rows.records - before).min(max));
         result
     }
@@ -83,7 +95,7 @@ impl SourceTask {
         if rows.times.is_empty() {
             return None;
         }
-        let columns = self.decoder.finish();
+        let columns = self.intake.finish();
         Some(Batch {
             columns,
             times: std::mem::take(&mut rows.times).into(),
@@ -117,7 +129,7 @@ impl Rows {
         &mut self,
         record: Record<'_>,
         source: u16,
-        decoder: &mut dyn Decoder,
+        intake: &mut Intake,
         ahead_max: Option<Micros>,
     ) {
         self.records += 1;
@@ -126,34 +138,17 @@ impl Rows {
             Some(value) if value.len() > limits::RECORD_BYTES_MAX => {
                 Err(format!("larger than {} MB", limits::RECORD_BYTES_MAX >> 20))
             }
-            Some(value) => decoder.push(value),
+            Some(value) => intake.push(&record, value),
         };
         let checked = decoded.and_then(|time| match ahead_max {
             Some(max) if time > max => {
-                decoder.undo();
-                Err(
-                    "its event time is further ahead of the clock than `max_ahead` allows"
-                        .to_owned(),
-                )
+                intake.undo();
+                Err(TOO_FAR_AHEAD.to_owned())
             }
             _ => Ok(time),
         });
         match checked {
-            Ok(time) => {
-                self.inputs.push(
-                    InputId {
-                        source,
-                        partition: record.partition,
-                    }
-                    .pack(),
-                );
-                self.numbers.push(record.number);
-                self.times.push(time);
-                self.highest
-                    .entry(record.partition)
-                    .and_modify(|h| *h = time.max(*h))
-                    .or_insert(time);
-            }
+            Ok(time) => self.accept(source, record.partition, record.number, time),
             Err(reason) => self.refused.push(RefusedRecord {
                 partition: record.partition,
                 number: record.number,
@@ -161,5 +156,59 @@ impl Rows {
                 raw: record.value.unwrap_or_default().to_vec(),
             }),
         }
+    }
+    /// Rows that come as columns: those that suit the fields, and those that do not.
+    fn add_piece(
+        &mut self,
+        partition: u32,
+        piece: Piece,
+        source: u16,
+        intake: &mut Intake,
+        ahead_max: Option<Micros>,
+    ) {
+        self.records += piece.numbers.len() + piece.refused.len();
+        let refuse = |number, reason, raw: String| RefusedRecord {
+            partition,
+            number,
+            reason,
+            raw: raw.into_bytes(),
+        };
+        let refused = piece.refused.into_iter();
+        self.refused
+            .extend(refused.map(|row| refuse(row.number, row.reason, row.raw)));
+        let (mut rows, mut numbers) = (piece.rows, piece.numbers);
+        let mut times = intake.times(&rows);
+        if let Some(max) = ahead_max
+            && times.iter().any(|&time| time > max)
+        {
+            let ahead = |row: &usize| times[*row] > max;
+            for row in (0..times.len()).filter(ahead) {
+                let raw = row_json(&rows, row);
+                self.refused
+                    .push(refuse(numbers[row], TOO_FAR_AHEAD.to_owned(), raw));
+            }
+            let mask: BooleanArray = times.iter().map(|&time| Some(time <= max)).collect();
+            rows = filter_record_batch(&rows, &mask).expect("the mask is as long as the rows");
+            let kept = |row: &usize| !ahead(row);
+            numbers = (0..numbers.len())
+                .filter(kept)
+                .map(|row| numbers[row])
+                .collect();
+            times.retain(|&time| time <= max);
+        }
+        for (&number, &time) in numbers.iter().zip(&times) {
+            self.accept(source, partition, number, time);
+        }
+        intake.add(rows, &numbers);
+    }
+
+    fn accept(&mut self, source: u16, partition: u32, number: i64, time: Micros) {
+        self.inputs.push(InputId { source, partition }.pack());
+        self.numbers.push(number);
+        self.times.push(time);
+        self.highest
+            .entry(partition)
+            .and_modify(|h| *h = time.max(*h))
+            .or_insert(time);
     }
 }

@@ -181,7 +181,10 @@ impl Accumulators {
 
     /// Partial states of all groups, one row each, in columns of [`Aggregation::state_schema`]. Empties self.
     pub fn state(&mut self) -> Result<Vec<ArrayRef>, String> {
-        self.groups = 0;
+        if std::mem::take(&mut self.groups) == 0 {
+            let none = RecordBatch::new_empty(self.aggregation.state_schema());
+            return Ok(none.columns().to_vec());
+        }
         let mut columns = Vec::new();
         for partials in &mut self.partials {
             columns.extend(partials.state()?);
@@ -197,6 +200,9 @@ impl Accumulators {
         refused: &mut Vec<(u32, String)>,
     ) -> Result<(RecordBatch, Option<Vec<u32>>), String> {
         let groups = std::mem::take(&mut self.groups);
+        if groups == 0 {
+            return Ok((RecordBatch::new_empty(self.aggregation.schema()), None));
+        }
         let mut failed = Vec::new();
         let mut columns = Vec::with_capacity(self.partials.len());
         for (partials, call) in self.partials.iter_mut().zip(self.aggregation.calls.iter()) {

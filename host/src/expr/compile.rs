@@ -159,9 +159,10 @@ impl<'a> Compiler<'a> {
         let Some(column_type) = words::column_type(&typed.data_type) else {
             let help = match typed.data_type {
                 DataType::Null => "say which type it has: `cast(null as string)`",
-                DataType::Date32 => "write `cast(... as timestamp)` or `cast(... as string)`",
-                ref t if t.is_decimal() => "write `cast(... as float)`",
-                _ => "columns are string, int, float, bool, timestamp or bytes",
+                ref t if t.is_decimal() => {
+                    "write `cast(... as decimal(38,10))` or `cast(... as float)`"
+                }
+                _ => "columns are string, int, float, bool, timestamp, date, decimal or bytes",
             };
             let kind = words::type_name(&typed.data_type);
             return Err(ExprError::new(format!("a column cannot be of type {kind}"))
@@ -220,6 +221,9 @@ impl<'a> Compiler<'a> {
         let expr = expr.transform_up(trees::one_type_each).data()?;
         let expr = expr
             .transform_up(|node| trees::times_read(node, &self.planned))
+            .data()?;
+        let expr = expr
+            .transform_up(|node| trees::decimals_compared(node, &self.planned))
             .data()?;
         let asked = self.text_casts(&expr)?;
         let expr = self.simplifier.coerce(expr, &self.planned)?;

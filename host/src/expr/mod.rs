@@ -2,7 +2,7 @@
 //!
 //! What differs from DataFusion's own habits: integer arithmetic is checked, a row that fails is found and refused while
 //! the others go on, `where` runs conjunct by conjunct, text is never cast silently, names keep their case, and there is
-//! one integer, one float, one text and one timestamp type. Float arithmetic is IEEE: `x / 0.0` is infinite, no error.
+//! one integer, one float, one text and one timestamp type. A decimal never has more than 38 digits: more refuse the row. Float arithmetic is IEEE: `x / 0.0` is infinite, no error.
 //!
 //! Invariant: an expression that compiled gives a pure function of the row: no clock, no randomness, no state.
 
@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::utils::collect_columns;
 
@@ -206,7 +207,11 @@ impl Compiled {
     }
 
     fn array(&self, batch: &RecordBatch) -> Result<ArrayRef, String> {
-        let work = || self.expr.evaluate(batch)?.into_array(batch.num_rows());
+        let work = || {
+            let array = self.expr.evaluate(batch)?.into_array(batch.num_rows())?;
+            trees::within_precision(&array)?;
+            Ok::<_, DataFusionError>(array)
+        };
         // An expression holds nothing that a panic in one of DataFusion's kernels could leave half done.
         let cause = match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(array)) => return Ok(array),

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Decimal128Type, SchemaRef};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
 use datafusion_expr::{Expr, ExprSchemable, Operator, cast};
@@ -31,36 +32,65 @@ pub(super) fn one_type_each(node: Expr) -> Result<Transformed<Expr>, DataFusionE
     })
 }
 
-/// Text that a time is compared with becomes a time of our own unit: DataFusion would take nanoseconds, which end
-/// in the year 2262.
+/// Text and dates that a time is compared with become times of our own unit: DataFusion would take nanoseconds, which
+/// end in the year 2262.
 pub(super) fn times_read(
     node: Expr,
     schema: &DFSchema,
 ) -> Result<Transformed<Expr>, DataFusionError> {
-    let compares = match &node {
-        Expr::BinaryExpr(b) => is_comparison(&b.op),
-        Expr::Between(_) | Expr::InList(_) => true,
-        _ => false,
-    };
-    let mut has_time = false;
-    node.apply_children(|child| {
-        // A mistake in here is coercion's to tell.
-        has_time |= child
-            .get_type(schema)
-            .is_ok_and(|t| t == words::timestamp());
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    if !(compares && has_time) {
+    if !(compares(&node) && has_child(&node, |child| is_of(child, schema, &words::timestamp()))?) {
         return Ok(Transformed::no(node));
     }
     node.map_children(|child| {
-        Ok(match child {
-            Expr::Literal(ScalarValue::Utf8(Some(_)), _) => {
-                Transformed::yes(cast(child, words::timestamp()))
-            }
-            other => Transformed::no(other),
+        let is_text = matches!(&child, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
+        Ok(match is_text || is_of(&child, schema, &DataType::Date32) {
+            true => Transformed::yes(cast(child, words::timestamp())),
+            false => Transformed::no(child),
         })
     })
+}
+
+/// A decimal that a varying float is compared with becomes a float: DataFusion would make the float a decimal, which
+/// holds no more than 15 digits before the point. A plain number such as `1.5` is compared exactly.
+pub(super) fn decimals_compared(
+    node: Expr,
+    schema: &DFSchema,
+) -> Result<Transformed<Expr>, DataFusionError> {
+    let varying_float = |child: &Expr| {
+        !matches!(child, Expr::Literal(..)) && is_of(child, schema, &DataType::Float64)
+    };
+    if !(compares(&node) && has_child(&node, varying_float)?) {
+        return Ok(Transformed::no(node));
+    }
+    node.map_children(|child| {
+        let is_decimal = child.get_type(schema).is_ok_and(|t| t.is_decimal());
+        Ok(match is_decimal {
+            true => Transformed::yes(cast(child, DataType::Float64)),
+            false => Transformed::no(child),
+        })
+    })
+}
+
+fn compares(node: &Expr) -> bool {
+    match node {
+        Expr::BinaryExpr(b) => is_comparison(&b.op),
+        Expr::Between(_) | Expr::InList(_) => true,
+        _ => false,
+    }
+}
+
+fn has_child(node: &Expr, is: impl Fn(&Expr) -> bool) -> Result<bool, DataFusionError> {
+    let mut has = false;
+    node.apply_children(|child| {
+        has |= is(child);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(has)
+}
+
+/// A mistake in `expr` is coercion's to tell.
+fn is_of(expr: &Expr, schema: &DFSchema, data_type: &DataType) -> bool {
+    expr.get_type(schema).is_ok_and(|t| t == *data_type)
 }
 
 /// Integers fit, and what fills memory says by how much.
@@ -151,4 +181,18 @@ pub(super) fn checked(
         Ok(Transformed::no(node))
     })
     .data()
+}
+
+/// DataFusion checks decimals against 128 bits, which hold a little more than the 38 digits of the type.
+pub(super) fn within_precision(array: &ArrayRef) -> Result<(), DataFusionError> {
+    if let DataType::Decimal128(precision, scale) = array.data_type() {
+        let values = array.as_primitive::<Decimal128Type>();
+        let checked = values.validate_decimal_precision(*precision);
+        checked.map_err(|_| {
+            DataFusionError::Execution(format!(
+                "decimal overflow: more digits than decimal({precision},{scale}) has"
+            ))
+        })?;
+    }
+    Ok(())
 }

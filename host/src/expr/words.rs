@@ -1,5 +1,5 @@
 //! DataFusion's positions and messages in the words of the pipeline file: bytes of the text, and the types `string`,
-//! `int`, `float`, `bool`, `timestamp`, `bytes`.
+//! `int`, `float`, `bool`, `timestamp`, `bytes`, `date`, `decimal(p,s)`.
 
 use std::ops::Range;
 
@@ -85,7 +85,10 @@ pub(super) fn type_name(data_type: &DataType) -> String {
         DataType::Date32 | DataType::Date64 => "date".into(),
         DataType::Interval(_) | DataType::Duration(_) => "interval".into(),
         DataType::Null => "null".into(),
-        t if t.is_decimal() => "decimal".into(),
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) => {
+            format!("decimal({p},{s})")
+        }
+        t if t.is_decimal() => "decimal of more than 38 digits".into(),
         t if t.is_binary() => "bytes".into(),
         DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => "list".into(),
         other => other.to_string().to_lowercase(),
@@ -102,6 +105,10 @@ pub(super) fn column_type(data_type: &DataType) -> Option<DataType> {
         DataType::Boolean => DataType::Boolean,
         DataType::Timestamp(..) => timestamp(),
         t if t.is_binary() => DataType::Binary,
+        DataType::Date32 | DataType::Date64 => DataType::Date32,
+        DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) => {
+            DataType::Decimal128(*p, *s)
+        }
         _ => return None,
     })
 }
@@ -130,13 +137,22 @@ pub(super) fn failure(error: &DataFusionError) -> String {
             ArrowError::DivideByZero => "division by zero".into(),
             ArrowError::ArithmeticOverflow(text) => {
                 let text = text.trim_start_matches("Overflow happened on: ");
-                format!("integer overflow: {}", plain(text))
+                let kind = match text.split(' ').any(is_wide) {
+                    true => "decimal",
+                    false => "integer",
+                };
+                format!("{kind} overflow: {}", plain(text))
             }
             ArrowError::CastError(text) | ArrowError::ParseError(text) => plain(text),
             other => plain(&other.to_string()),
         },
         other => plain(&other.strip_backtrace()),
     }
+}
+
+/// A number that no int holds: without its point, an operand of an overflowing decimal is one.
+fn is_wide(word: &str) -> bool {
+    word.parse::<i128>().is_ok() && word.parse::<i64>().is_err()
 }
 
 /// `cause` no longer than a reason should be: it may quote a value of any size.

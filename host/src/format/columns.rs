@@ -3,16 +3,21 @@
 //! Knows no format: decoders put values in, one row at a time.
 //! Invariant: between two records every column has [`Rows::rows`] values; within one it has that or one more.
 
+mod kind;
+
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Float64Array, Int64Array,
-    NullBufferBuilder, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, BinaryArray, BooleanArray, BooleanBufferBuilder, Date32Array, Decimal128Array,
+    Float64Array, Int64Array, NullBufferBuilder, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
+use arrow::datatypes::{Field, SchemaRef};
 
+use super::{decimal, shown, timestamp};
 use crate::time::{Micros, NO_TIME};
+pub(super) use kind::Kind;
 
 /// The columns of a batch that a decoder fills.
 pub(super) struct Rows {
@@ -20,17 +25,6 @@ pub(super) struct Rows {
     columns: Vec<Column>,
     rows: usize,
     event_time: Option<usize>,
-}
-
-/// What a column holds, in the words of the pipeline file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Text,
-    Int,
-    Float,
-    Bool,
-    Time,
-    Bytes,
 }
 
 /// One column: values, validity and what to call it in a reason.
@@ -50,6 +44,9 @@ enum Values {
     Numbers(Vec<i64>),
     Floats(Vec<f64>),
     Bits(BooleanBufferBuilder),
+    /// Decimals without their point.
+    Wide(Vec<i128>),
+    Days(Vec<i32>),
 }
 
 /// Texts or byte strings laid end to end.
@@ -162,46 +159,6 @@ impl Rows {
     }
 }
 
-impl Kind {
-    fn of(field: &Field) -> Option<Self> {
-        Some(match field.data_type() {
-            DataType::Utf8 => Self::Text,
-            DataType::Int64 => Self::Int,
-            DataType::Float64 => Self::Float,
-            DataType::Boolean => Self::Bool,
-            DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if &**zone == "UTC" => {
-                Self::Time
-            }
-            DataType::Binary => Self::Bytes,
-            _ => return None,
-        })
-    }
-
-    /// The type's name in a pipeline file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Text => "string",
-            Self::Int => "int",
-            Self::Float => "float",
-            Self::Bool => "bool",
-            Self::Time => "timestamp",
-            Self::Bytes => "bytes",
-        }
-    }
-
-    /// What a reason says was expected.
-    pub fn expected(self) -> &'static str {
-        match self {
-            Self::Text => "a string",
-            Self::Int => "an int",
-            Self::Float => "a float",
-            Self::Bool => "a bool",
-            Self::Time => "a timestamp as an RFC 3339 string",
-            Self::Bytes => "bytes as a base64 string",
-        }
-    }
-}
-
 impl Column {
     fn new(field: &Field, path: &[String]) -> Result<Self, String> {
         let name = field.name();
@@ -220,6 +177,8 @@ impl Column {
             Kind::Int | Kind::Time => Values::Numbers(Vec::new()),
             Kind::Float => Values::Floats(Vec::new()),
             Kind::Bool => Values::Bits(BooleanBufferBuilder::new(0)),
+            Kind::Decimal(..) => Values::Wide(Vec::new()),
+            Kind::Date => Values::Days(Vec::new()),
         };
         Ok(Self {
             label,
@@ -271,6 +230,13 @@ impl Column {
         })
     }
 
+    pub fn put_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.put_run(|data| {
+            data.extend_from_slice(bytes);
+            Ok(())
+        })
+    }
+
     /// `text` is base64 with or without padding.
     pub fn put_base64(&mut self, text: &str) -> Result<(), String> {
         use base64::Engine as _;
@@ -307,6 +273,36 @@ impl Column {
             bits.append(bit);
             self.count_valid();
         }
+    }
+
+    /// The decimal that `text` writes, exactly; refused if it has more digits than the column.
+    pub fn put_decimal(&mut self, text: &str) -> Result<(), String> {
+        let (Values::Wide(wide), Kind::Decimal(precision, scale)) = (&mut self.values, self.kind)
+        else {
+            return Ok(());
+        };
+        let value = decimal::parse(text, precision, scale)
+            .map_err(|cause| format!("{}: {} {cause}", self.label, shown(text)))?;
+        wide.push(value);
+        self.count_valid();
+        Ok(())
+    }
+
+    /// The day that `text` writes as `2026-01-31`.
+    pub fn put_date(&mut self, text: &str) -> Result<(), String> {
+        let Values::Days(days) = &mut self.values else {
+            return Ok(());
+        };
+        let day = timestamp::parse_date(text.as_bytes()).ok_or_else(|| {
+            format!(
+                "{}: {} is not a date such as 2026-01-31",
+                self.label,
+                shown(text)
+            )
+        })?;
+        days.push(day);
+        self.count_valid();
+        Ok(())
     }
 
     #[inline]
@@ -350,6 +346,8 @@ impl Column {
             Values::Numbers(numbers) => numbers.push(0),
             Values::Floats(floats) => floats.push(0.0),
             Values::Bits(bits) => bits.append(false),
+            Values::Wide(wide) => wide.push(0),
+            Values::Days(days) => days.push(0),
         }
     }
 
@@ -364,6 +362,8 @@ impl Column {
             Values::Numbers(numbers) => numbers.truncate(len),
             Values::Floats(floats) => floats.truncate(len),
             Values::Bits(bits) => bits.truncate(len),
+            Values::Wide(wide) => wide.truncate(len),
+            Values::Days(days) => days.truncate(len),
         }
     }
 
@@ -391,6 +391,8 @@ impl Column {
             Values::Numbers(numbers) => size_of_val(numbers.as_slice()),
             Values::Floats(floats) => size_of_val(floats.as_slice()),
             Values::Bits(bits) => bits.len() / 8,
+            Values::Wide(wide) => size_of_val(wide.as_slice()),
+            Values::Days(days) => size_of_val(days.as_slice()),
         }
     }
 
@@ -418,6 +420,15 @@ impl Column {
                 Arc::new(Float64Array::new(take_keeping_size(floats).into(), valid))
             }
             Values::Bits(bits) => Arc::new(BooleanArray::new(bits.finish(), valid)),
+            Values::Wide(wide) => {
+                let values = Decimal128Array::new(take_keeping_size(wide).into(), valid);
+                let Kind::Decimal(precision, scale) = self.kind else {
+                    unreachable!("only decimals are wide");
+                };
+                let typed = values.with_precision_and_scale(precision, scale);
+                Arc::new(typed.expect("the schema's type is a valid one"))
+            }
+            Values::Days(days) => Arc::new(Date32Array::new(take_keeping_size(days).into(), valid)),
         }
     }
 }

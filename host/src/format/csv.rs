@@ -214,6 +214,8 @@ fn put(column: &mut Column, value: &str, quoted: bool) -> Result<(), String> {
     match column.kind() {
         Kind::Text => return column.put_text(value),
         Kind::Bytes => return column.put_base64(value),
+        Kind::Decimal(..) => return column.put_decimal(value),
+        Kind::Date => return column.put_date(value),
         Kind::Int => column.put_number(value.parse().map_err(|_| int_reason(column, value))?),
         Kind::Float => match value.parse::<f64>() {
             Ok(float) if float.is_finite() => column.put_float(float),

@@ -1,17 +1,19 @@
 //! Columns to JSON: one object a row, every column in it, into one buffer with the end of each row noted.
 //!
 //! Nulls are null, times RFC 3339 in UTC, floats the shortest text that reads back the same (null if not finite), bytes
-//! base64. Types that no record has (they come from expressions) are written as a number or as Arrow's text for them.
+//! base64, decimals numbers with all digits of their scale, dates `2026-01-31`, lists arrays of their values by the same
+//! rules. Types that no record has (they come from expressions) are written as a number or as Arrow's text for them.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, Float64Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType, UInt64Type,
+    DataType, Date32Type, Decimal128Type, Float64Type, Int64Type, SchemaRef, TimeUnit,
+    TimestampMicrosecondType, UInt64Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::timestamp;
+use super::{decimal, timestamp};
 
 /// Writes rows of one schema as JSON objects, or as arrays.
 #[derive(Debug, Clone)]
@@ -37,6 +39,10 @@ enum Typed {
     Bool(arrow::array::BooleanArray),
     Time(arrow::array::TimestampMicrosecondArray),
     Bytes(arrow::array::BinaryArray),
+    /// Where each row's values start and end, and all values.
+    List(OffsetBuffer<i32>, Box<Values>),
+    Decimal(arrow::array::Decimal128Array, i8),
+    Date(arrow::array::Date32Array),
     Other(ArrayRef),
 }
 
@@ -175,6 +181,9 @@ impl Values {
             DataType::Int8 | DataType::Int16 | DataType::Int32 => Some(DataType::Int64),
             DataType::UInt8 | DataType::UInt16 | DataType::UInt32 => Some(DataType::Int64),
             DataType::Float16 | DataType::Float32 => Some(DataType::Float64),
+            DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
+                Some(DataType::Decimal128(*precision, *scale))
+            }
             DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, zone) => {
                 Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
             }
@@ -214,6 +223,22 @@ impl Values {
                 out.push(b'"');
             }
             Typed::Bytes(bytes) => write_base64(bytes.value(row), out),
+            Typed::List(ends, values) => {
+                out.push(b'[');
+                for at in ends[row]..ends[row + 1] {
+                    if at > ends[row] {
+                        out.push(b',');
+                    }
+                    values.write(at as usize, out);
+                }
+                out.push(b']');
+            }
+            Typed::Decimal(values, scale) => decimal::write(values.value(row), *scale, out),
+            Typed::Date(days) => {
+                out.push(b'"');
+                timestamp::write_date(days.value(row), out);
+                out.push(b'"');
+            }
             Typed::Other(array) => write_other(array, row, out),
         }
     }
@@ -231,6 +256,15 @@ impl Typed {
                 Self::Time(column.as_primitive::<TimestampMicrosecondType>().clone())
             }
             DataType::Binary => Self::Bytes(column.as_binary().clone()),
+            DataType::List(_) => {
+                let lists = column.as_list::<i32>();
+                let values = Values::new(lists.values());
+                Self::List(lists.offsets().clone(), Box::new(values))
+            }
+            DataType::Decimal128(_, scale) => {
+                Self::Decimal(column.as_primitive::<Decimal128Type>().clone(), *scale)
+            }
+            DataType::Date32 => Self::Date(column.as_primitive::<Date32Type>().clone()),
             _ => Self::Other(column.clone()),
         }
     }

@@ -36,8 +36,8 @@ impl Framing {
     #[inline]
     pub fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         match self.format {
-            Format::Json => memchr::memchr(b'\n', bytes),
             Format::Csv => self.csv_end(bytes),
+            _ => memchr::memchr(b'\n', bytes),
         }
     }
 

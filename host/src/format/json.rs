@@ -3,6 +3,9 @@
 //! The whole record must be valid JSON, the members that nobody reads included: UTF-8, no trailing bytes, not nested too
 //! deep. A member that occurs twice counts with its last value, as in JavaScript and Python. Types are taken as they are:
 //! only a float accepts another one's notation, that of an integer.
+//!
+//! A path goes through objects by name and through arrays by number, from 0: `items.0.sku`. What is not there is absent: a
+//! parent that is missing, null, or neither object nor array.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -122,14 +125,50 @@ impl JsonDecoder {
                     for &column in &self.objects[inner].columns {
                         self.rows.open(column);
                     }
-                    if peek == Peek::Object {
-                        self.read_object(reading, inner, depth + 1)?;
-                    } else {
-                        reading.skip(peek, depth)?;
-                    }
+                    self.read_inner(reading, inner, peek, depth)?;
                 }
             }
             name = reading.jiter.next_key().map_err(not_json)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the value that starts here, of which fields name parts; `depth` is that of the container it stands in.
+    fn read_inner(
+        &mut self,
+        reading: &mut Reading<'_>,
+        inner: usize,
+        peek: Peek,
+        depth: usize,
+    ) -> Result<(), String> {
+        match peek {
+            Peek::Object => self.read_object(reading, inner, depth + 1),
+            Peek::Array => self.read_array(reading, inner, depth + 1),
+            _ => reading.skip(peek, depth),
+        }
+    }
+
+    /// Reads the array that starts here: its items are found by their number, as members by their name.
+    fn read_array(
+        &mut self,
+        reading: &mut Reading<'_>,
+        array: usize,
+        depth: usize,
+    ) -> Result<(), String> {
+        check_depth(depth)?;
+        let mut number = itoa::Buffer::new();
+        let mut index = 0_usize;
+        let mut item = reading.jiter.known_array().map_err(not_json)?;
+        while let Some(peek) = item {
+            match self.objects[array].target_of(number.format(index)) {
+                Some(Target::Column(column)) => {
+                    reading.field(self.rows.open(column), peek, depth)?;
+                }
+                Some(Target::Object(inner)) => self.read_inner(reading, inner, peek, depth)?,
+                Some(Target::Skip) | None => reading.skip(peek, depth)?,
+            }
+            index += 1;
+            item = reading.jiter.array_step().map_err(not_json)?;
         }
         Ok(())
     }
@@ -192,6 +231,13 @@ impl Reading<'_> {
             }
             Kind::Bytes if peek == Peek::String => {
                 column.put_base64(self.jiter.known_str().map_err(not_json)?)
+            }
+            Kind::Date if peek == Peek::String => {
+                column.put_date(self.jiter.known_str().map_err(not_json)?)
+            }
+            Kind::Decimal(..) if peek.is_num() => {
+                let text = self.jiter.known_number_bytes(peek).map_err(not_json)?;
+                column.put_decimal(&String::from_utf8_lossy(text))
             }
             kind => {
                 self.skip(peek, depth)?;

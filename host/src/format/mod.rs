@@ -1,15 +1,21 @@
-//! Records to columns and back: the seam between bytes of a source or sink and Arrow.
+//! Records to columns and back: the seam between bytes of a source or sink and Arrow. Files that hold columns, and files
+//! that are compressed, are opened here too.
 
 mod columns;
+pub mod compression;
 pub mod csv;
 pub mod csv_rows;
+pub mod decimal;
 pub mod encode;
 pub mod framing;
 pub mod json;
+pub mod parquet;
+pub mod parts;
+mod text;
 pub mod timestamp;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 
 use crate::limits::RECORD_BYTES_MAX;
 use crate::pipeline::plan;
@@ -54,7 +60,24 @@ pub fn decoder(
             let header = header.ok_or("CSV without a header: its first line names the columns")?;
             Box::new(csv::CsvDecoder::new(schema, paths, event_time, header)?)
         }
+        plan::Format::Text => Box::new(text::TextDecoder::new(schema, paths)?),
+        plan::Format::Parquet => return Err("Parquet has no records: it is read as columns".into()),
     })
+}
+
+/// What a type is called in a pipeline file.
+pub fn type_name(ty: &DataType) -> String {
+    match ty {
+        DataType::Utf8 => "string".into(),
+        DataType::Int64 => "int".into(),
+        DataType::Float64 => "float".into(),
+        DataType::Boolean => "bool".into(),
+        DataType::Timestamp(..) => "timestamp".into(),
+        DataType::Binary => "bytes".into(),
+        DataType::Date32 => "date".into(),
+        DataType::Decimal128(precision, scale) => format!("decimal({precision},{scale})"),
+        other => other.to_string(),
+    }
 }
 
 /// Refuses what is too large before it is looked at.

@@ -1,4 +1,4 @@
-//! RFC 3339 text to microseconds and back. Knows neither records nor columns.
+//! RFC 3339 text to microseconds or days, and back. Knows neither records nor columns.
 //!
 //! Invariant: what [`write()`] makes of a time within the years 0000 to 9999, [`parse`] reads as the same time.
 
@@ -68,6 +68,30 @@ pub fn write(time: Micros, out: &mut Vec<u8>) {
     }
     write_fraction(micros, out);
     out.push(b'Z');
+}
+
+/// Reads a full date of RFC 3339, `2026-01-31`, as days since 1970-01-01. `None`: not such a text, or no such day.
+pub fn parse_date(text: &[u8]) -> Option<i32> {
+    if text.len() != 10 || text[4] != b'-' || text[7] != b'-' {
+        return None;
+    }
+    let year = two_digits(text, 0)? * 100 + two_digits(text, 2)?;
+    let (month, day) = (two_digits(text, 5)?, two_digits(text, 8)?);
+    if !(1..=12).contains(&month) || day < 1 || day > days_of_month(year, month) {
+        return None;
+    }
+    i32::try_from(days_from_civil(year, month, day)).ok()
+}
+
+/// Appends the day `days` after 1970-01-01 as `2026-01-31`. Years outside 0000 to 9999 get a sign and as many digits as
+/// they need.
+pub fn write_date(days: i32, out: &mut Vec<u8>) {
+    let (year, month, day) = civil_from_days(i64::from(days));
+    let text = match year {
+        0..=9999 => format!("{year:04}-{month:02}-{day:02}"),
+        _ => format!("{year:+05}-{month:02}-{day:02}"),
+    };
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn write_fraction(micros: u32, out: &mut Vec<u8>) {
@@ -256,6 +280,38 @@ mod tests {
         ];
         for (time, expected) in table {
             assert_eq!(text(time), expected);
+        }
+    }
+
+    #[test]
+    fn dates_are_days_of_the_calendar() {
+        let table = [
+            ("1970-01-01", 0),
+            ("1969-12-31", -1),
+            ("2024-02-29", 19_782),
+            ("2026-01-31", 20_484),
+            ("0000-01-01", -719_528),
+            ("9999-12-31", 2_932_896),
+        ];
+        for (text, days) in table {
+            assert_eq!(parse_date(text.as_bytes()), Some(days), "{text}");
+            let mut out = Vec::new();
+            write_date(days, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+        for wrong in [
+            "",
+            "2026-1-31",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-00-10",
+            "2026-01-00",
+            "2026-01-31T00:00:00Z",
+            "2026/01/31",
+            "20260131  ",
+            "+026-01-01",
+        ] {
+            assert_eq!(parse_date(wrong.as_bytes()), None, "{wrong}");
         }
     }
 

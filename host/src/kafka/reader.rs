@@ -17,7 +17,7 @@ use super::queue::{BatchConsumer, Fetched};
 use super::source::SourceContext;
 use crate::error::ConnectorError;
 use crate::limits::EPOCH_RECORDS_MAX;
-use crate::source::{Partition, Position, Progress, Reader, Record};
+use crate::source::{About, Partition, Position, Progress, Reader, Record};
 
 /// While the broker is away, or a partition is said to be unknown, it is asked this often.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -387,6 +387,7 @@ impl Part {
                 record: offset + 1,
             },
             value,
+            about: About::default(),
         });
     }
 }

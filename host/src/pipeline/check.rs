@@ -220,7 +220,11 @@ fn hide_secrets(table: &Table, texts: &mut Texts) {
             Kind::Table(inner) => hide_secrets(inner, texts),
             Kind::Tables(all) => all.iter().for_each(|inner| hide_secrets(inner, texts)),
             Kind::String(text) if secrets::is_reference(text) => {}
-            _ if secrets::is_secret(&entry.key.value) => texts.hide(entry.value.span),
+            _ if secrets::is_secret(&entry.key.value)
+                || secrets::is_secret_header(&entry.key.value) =>
+            {
+                texts.hide(entry.value.span)
+            }
             _ => {}
         }
     }
@@ -230,7 +234,15 @@ fn hide_secrets(table: &Table, texts: &mut Texts) {
 fn stray_references(table: &Table, resolved: bool, findings: &mut Findings) {
     for entry in &table.entries {
         let resolved = resolved || matches!(entry.key.value.as_str(), "properties" | "brokers");
-        stray_reference(&entry.value, resolved, findings);
+        match (entry.key.value.as_str(), &entry.value.kind) {
+            ("webhook" | "postgres", Kind::Table(remote)) => {
+                for entry in &remote.entries {
+                    let of_it = matches!(entry.key.value.as_str(), "headers" | "url");
+                    stray_reference(&entry.value, resolved || of_it, findings);
+                }
+            }
+            _ => stray_reference(&entry.value, resolved, findings),
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::plan::{
-    Brokers, Cluster, DeadLetters, Input, Operator, Order, Plan, Roll, SinkConnector, Source,
-    SourceConnector, Step, WindowKind,
+    Brokers, Cluster, DeadLetters, Input, LookupKind, Operator, Order, Plan, Roll, SinkConnector,
+    Source, SourceConnector, Step, TableConnector, Topics, WindowKind,
 };
 use super::resolve::type_name;
 use super::values::show_duration;
@@ -25,7 +25,11 @@ pub fn describe(plan: &Plan) -> String {
     }
     for table in &plan.tables {
         let key = table.schema.field(table.key).name();
-        let about = format!("file {}, key {key}", table.path.display());
+        let from = match &table.connector {
+            TableConnector::File { path } => format!("file {}", path.display()),
+            TableConnector::Kafka { cluster, topic } => kafka_place(cluster, topic),
+        };
+        let about = format!("{from}, key {key}");
         line(&mut out, "table", &table.name, &about);
         columns(&mut out, "", &table.schema);
     }
@@ -78,7 +82,12 @@ fn columns(out: &mut String, port: &str, schema: &SchemaRef) {
 
 fn source_place(source: &Source) -> String {
     match &source.connector {
-        SourceConnector::Kafka { cluster, topic, .. } => kafka_place(cluster, topic),
+        SourceConnector::Kafka {
+            cluster, topics, ..
+        } => match topics {
+            Topics::Named(names) => kafka_place(cluster, &names.join(", ")),
+            Topics::Pattern(pattern) => kafka_place(cluster, &format!("like {pattern}")),
+        },
         SourceConnector::File { path } => format!("file {}", path.display()),
         SourceConnector::Generate(generate) => {
             let count = match generate.count {
@@ -106,7 +115,13 @@ fn step_about(plan: &Plan, step: &Step) -> String {
             (None, Some(_)) => "select".into(),
             (Some(_), Some(_)) => "where and select".into(),
         },
-        Operator::Lookup(lookup) => format!("lookup in {}", plan.tables[lookup.table].name),
+        Operator::Lookup(lookup) => {
+            let kind = match lookup.kind {
+                LookupKind::Left => "",
+                LookupKind::Inner => "inner ",
+            };
+            format!("{kind}lookup in {}", plan.tables[lookup.table].name)
+        }
         Operator::Window(window) => match window.kind {
             WindowKind::Tumbling(size) => format!("tumbling window of {}", show_duration(size)),
             WindowKind::Sliding { size, every } => format!(
@@ -185,6 +200,24 @@ fn sink_place(connector: &SinkConnector) -> String {
             format!("Parquet files in {}{by}, {}", dir.display(), rolled(roll))
         }
         SinkConnector::Console { rows } => format!("console, {rows} rows"),
+        SinkConnector::Webhook(webhook) => {
+            let rows = match webhook.batch {
+                1 => "a row a request".to_string(),
+                n => format!("up to {n} rows a request"),
+            };
+            format!("{}, {rows}", webhook.place())
+        }
+        SinkConnector::Postgres(postgres) => {
+            let key = match postgres.key.is_empty() {
+                true => String::new(),
+                false => format!(", one row for each {}", postgres.key.join(", ")),
+            };
+            format!(
+                "table {} in {}{key}",
+                postgres.table.join("."),
+                postgres.place
+            )
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod parse;
 pub mod plan;
 mod quoted;
 mod read;
+mod remote;
 mod resolve;
 mod secrets;
 pub mod spec;

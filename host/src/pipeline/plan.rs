@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::Value;
 
+pub use super::remote::{OnReject, Postgres, Webhook, WriteMode};
 use crate::expr::{Aggregation, Predicate, Projection};
 use crate::plugin::Component;
 use crate::time::Micros;
@@ -79,26 +80,99 @@ pub struct Source {
     pub name: String,
     pub connector: SourceConnector,
     pub format: Format,
-    /// Columns in the order of the file's `fields`: Utf8, Int64, Float64, Boolean, Timestamp(µs, "UTC"), Binary.
+    /// Columns in the order of the file's `fields`: Utf8, Int64, Float64, Boolean, Timestamp(µs, "UTC"), Binary, Date32,
+    /// Decimal128.
     pub schema: SchemaRef,
     /// Where each column's value stands in a record: path of member names (one name unless nested).
     pub paths: Vec<Vec<String>>,
+    /// For each column the part of the record that it holds, if it is not one of its value.
+    pub parts: Vec<Option<RecordPart>>,
     pub event_time: Option<EventTime>,
     pub bad_records: BadRecords,
     pub limit: Limit,
+}
+
+impl Source {
+    /// The columns that a record's value has, and where each stands in it.
+    pub fn of_value(&self) -> (SchemaRef, Vec<Vec<String>>) {
+        let columns = self.schema.fields().iter().zip(&self.paths);
+        let of_value = columns
+            .zip(&self.parts)
+            .filter(|(_, part)| part.is_none())
+            .map(|((field, path), _)| (field.clone(), path.clone()));
+        let (fields, paths): (Vec<_>, Vec<_>) = of_value.unzip();
+        (Arc::new(Schema::new(fields)), paths)
+    }
+
+    /// Whether some column holds this part of records.
+    pub fn has_part(&self, part: RecordPart) -> bool {
+        self.parts.contains(&Some(part))
+    }
 }
 
 #[derive(Debug, Clone)]
 pub enum SourceConnector {
     Kafka {
         cluster: Cluster,
-        topic: String,
+        topics: Topics,
         start: Start,
     },
     File {
         path: PathBuf,
     },
     Generate(Generate),
+}
+
+/// The topics of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topics {
+    Named(Vec<String>),
+    /// A regular expression for whole names; the topics there are at a start.
+    Pattern(String),
+}
+
+/// The expression that matches whole names of topics. `Err` says what is wrong with it.
+pub fn topic_pattern(pattern: &str) -> Result<regex::Regex, String> {
+    let wrong = |cause: regex::Error| {
+        let text = cause.to_string();
+        text.lines().last().unwrap_or(&text).trim().to_owned()
+    };
+    // Alone first, so that a bracket without its other does not close the group it is put in.
+    regex::Regex::new(pattern).map_err(wrong)?;
+    regex::Regex::new(&format!("^(?:{pattern})$")).map_err(wrong)
+}
+
+/// What a source knows of a record besides its value; a field with such a name holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordPart {
+    Key,
+    /// A JSON object, text.
+    Headers,
+    Topic,
+    Partition,
+    /// Kafka offset, or number of a file's line or row.
+    Offset,
+    /// Kafka's own time of the record.
+    Timestamp,
+}
+
+impl RecordPart {
+    pub const ALL: [(&str, Self); 6] = [
+        ("_key", Self::Key),
+        ("_headers", Self::Headers),
+        ("_topic", Self::Topic),
+        ("_partition", Self::Partition),
+        ("_offset", Self::Offset),
+        ("_timestamp", Self::Timestamp),
+    ];
+
+    /// The part that a field of this name holds.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, part)| *part)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +207,10 @@ pub enum GenerateKind {
 pub enum Format {
     Json,
     Csv,
+    /// Each line, or each Kafka value, is one string.
+    Text,
+    /// Columns, not records.
+    Parquet,
 }
 
 #[derive(Debug, Clone)]
@@ -161,12 +239,20 @@ pub struct Limit {
 #[derive(Debug, Clone)]
 pub struct Table {
     pub name: String,
-    pub path: PathBuf,
+    pub connector: TableConnector,
     pub format: Format,
     /// Index of the key in `schema`.
     pub key: usize,
     pub schema: SchemaRef,
     pub paths: Vec<Vec<String>>,
+}
+
+#[derive(Debug, Clone)]
+pub enum TableConnector {
+    /// Read again when it changes.
+    File { path: PathBuf },
+    /// A compacted topic: the last record of a key counts.
+    Kafka { cluster: Cluster, topic: String },
 }
 
 /// What a step reads: a source's rows, or a port of an earlier step.
@@ -302,6 +388,16 @@ pub struct Lookup {
     pub on: usize,
     /// Indices of the columns in the table's schema that are appended.
     pub add: Vec<usize>,
+    pub kind: LookupKind,
+}
+
+/// What becomes of a row whose key the table does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupKind {
+    /// It stays, the added columns null.
+    Left,
+    /// It is dropped.
+    Inner,
 }
 
 #[derive(Debug, Clone)]
@@ -379,6 +475,8 @@ pub enum SinkConnector {
     Console {
         rows: usize,
     },
+    Webhook(Webhook),
+    Postgres(Postgres),
 }
 
 /// What a line of a file sink holds.
@@ -425,8 +523,10 @@ impl SinkConnector {
     /// Whether output becomes visible only by a decided checkpoint, so that a start may have to make up for it.
     pub fn follows(&self) -> bool {
         match self {
-            Self::Files { .. } | Self::Parquet { .. } => true,
-            Self::Kafka { .. } | Self::File { .. } | Self::Console { .. } => false,
+            Self::Files { .. } | Self::Parquet { .. } | Self::Postgres(_) => true,
+            Self::Kafka { .. } | Self::File { .. } | Self::Console { .. } | Self::Webhook(_) => {
+                false
+            }
         }
     }
 }

@@ -37,7 +37,9 @@ impl<'t, 'f> Reader<'t, 'f> {
 
     /// The value under `key`, which is thereby known; syntax errors are as good as absent.
     pub fn node(&mut self, key: &'static str) -> Option<&'t Node> {
-        self.asked.push(key);
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
         self.table
             .get(key)
             .map(|e| &e.value)
@@ -168,6 +170,16 @@ impl<'t, 'f> Reader<'t, 'f> {
                 .error(node.span, format!("`{key}` is {value}, expected {bounds}"));
         }
         fits.map(|v| Spanned::new(v, node.span))
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, key: &'static str) -> Option<bool> {
+        let node = self.node(key)?;
+        let Kind::Boolean(value) = node.kind else {
+            self.wrong(key, node, "true or false");
+            return None;
+        };
+        Some(value)
     }
 
     /// A number above 0, whole or not.

@@ -20,6 +20,8 @@ const WORDS: [&str; 8] = [
     "key.pem",
     "oauthbearer.config",
 ];
+/// Words in the name of an HTTP header whose value is a secret, besides those.
+const HEADER_WORDS: [&str; 4] = ["authorization", "api-key", "apikey", "cookie"];
 /// Settings that such a word does not make a secret: they say where it is.
 const PLACES: [&str; 3] = [".location", ".url", ".path"];
 
@@ -27,6 +29,39 @@ const PLACES: [&str; 3] = [".location", ".url", ".path"];
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     WORDS.iter().any(|w| name.contains(w)) && !PLACES.iter().any(|p| name.ends_with(p))
+}
+
+/// Whether the value of the HTTP header `name` has to be kept from view and may only be given by reference.
+pub fn is_secret_header(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    is_secret(name) || HEADER_WORDS.iter().any(|w| lower.contains(w))
+}
+
+/// Whether a URL, or a connection string as libpq writes it, has a password written out. A password by reference is none.
+pub fn has_password(url: &str) -> bool {
+    let written = |value: &str| !value.is_empty() && !value.starts_with("${");
+    let user = user_info(url).and_then(|range| url[range].split_once(':'));
+    let parts = url.split(|c: char| c.is_whitespace() || matches!(c, '?' | '&'));
+    let mut passwords = parts.filter_map(|part| part.trim_start().strip_prefix("password="));
+    user.is_some_and(|(_, password)| written(password)) || passwords.any(written)
+}
+
+/// Where user and password stand in a URL that has them.
+fn user_info(url: &str) -> Option<std::ops::Range<usize>> {
+    let start = url.find("://")? + 3;
+    let length = url[start..].find(['/', '?', '#']);
+    let end = length.map_or(url.len(), |length| start + length);
+    Some(start..start + url[start..end].rfind('@')?)
+}
+
+/// Where something like user and password stands in the next URL from `from` on: a password may hold unescaped what would
+/// end it, so all up to the last `@` counts.
+fn like_user_info(source: &str, from: usize) -> Option<std::ops::Range<usize>> {
+    let start = from + source[from..].find("://")? + 3;
+    let length = source[start..].find(|c: char| c.is_whitespace() || matches!(c, '"' | '\''));
+    let end = length.map_or(source.len(), |length| start + length);
+    let at = source[start..end].rfind('@').unwrap_or(0);
+    Some(start..start + at)
 }
 
 /// Whether `value` refers to a secret rather than holding one.
@@ -81,9 +116,16 @@ pub fn hide(texts: &mut Texts, text: u16) {
     let source = texts.get(text).map_or("", |t| t.text.as_str());
     let lower = source.to_ascii_lowercase();
     let mut hidden = Vec::new();
-    for word in WORDS {
+    for word in WORDS.iter().chain(&HEADER_WORDS) {
         for (at, _) in lower.match_indices(word) {
             hidden.extend(value_after(source, at + word.len()));
+        }
+    }
+    let mut from = 0;
+    while let Some(range) = like_user_info(source, from) {
+        from = range.end;
+        if !is_reference(&source[range.clone()]) {
+            hidden.push(range);
         }
     }
     for range in hidden {
@@ -147,6 +189,30 @@ mod tests {
     }
 
     #[test]
+    fn headers_and_passwords_in_urls() {
+        for secret in ["Authorization", "X-Api-Key", "Cookie", "X-Token"] {
+            assert!(is_secret_header(secret), "{secret}");
+        }
+        assert!(!is_secret_header("Content-Type"));
+        for written in [
+            "postgres://app:hunter2@db/x",
+            "host=db password=hunter2",
+            "postgres://db/x?user=a&password=hunter2",
+        ] {
+            assert!(has_password(written), "{written}");
+        }
+        for open in [
+            "postgres://app@db/x",
+            "postgres://app:${env:PASSWORD}@db/x",
+            "host=db password=${env:PASSWORD}",
+            "https://h:80/x?y=a@b",
+            "${env:URL}",
+        ] {
+            assert!(!has_password(open), "{open}");
+        }
+    }
+
+    #[test]
     fn references_are_replaced() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("pass"), "s3cret\n").unwrap();
@@ -162,7 +228,7 @@ mod tests {
 
     #[test]
     fn secrets_written_out_are_hidden_even_where_the_text_is_broken() {
-        let source = "p = { \"sasl.password\" = \"hun\\\"ter\", a = 1 }\nsasl.password = 'open\nssl.key.password = \"${env:X}\"";
+        let source = "p = { \"sasl.password\" = \"hun\\\"ter\", a = 1 }\nsasl.password = 'open\nssl.key.password = \"${env:X}\"\nurl = \"https://u:hunter@h/a\"\nAuthorization = \"Bearer x\"";
         let mut texts = Texts::default();
         texts.add(Text::new("p.toml", source));
         hide(&mut texts, 0);
@@ -172,7 +238,7 @@ mod tests {
             .collect();
         assert_eq!(
             shown,
-            "p = { \"sasl.password\" = \"********\", a = 1 }\nsasl.password = '****\nssl.key.password = \"${env:X}\""
+            "p = { \"sasl.password\" = \"********\", a = 1 }\nsasl.password = '****\nssl.key.password = \"${env:X}\"\nurl = \"https://********@h/a\"\nAuthorization = \"********\""
         );
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 pub use super::plan::WindowKind;
 use super::plan::{
-    BadRecords, Delivery, Existing, Format, GenerateKind, JoinKind, Limit, LineFormat, Order, Roll,
-    Start,
+    BadRecords, Delivery, Existing, Format, GenerateKind, JoinKind, Limit, LineFormat, LookupKind,
+    OnReject, Order, RecordPart, Roll, Start, WriteMode,
 };
 use super::text::{Span, Spanned, Texts};
 use crate::time::Micros;
@@ -96,7 +96,7 @@ pub struct Source {
 #[derive(Debug, Clone)]
 pub enum SourceConnector {
     Kafka {
-        topic: Option<Spanned<String>>,
+        topics: Option<Topics>,
         start: Start,
         connection: Connection,
     },
@@ -115,6 +115,13 @@ pub enum SourceConnector {
     },
 }
 
+/// The topics of a source, as written.
+#[derive(Debug, Clone)]
+pub enum Topics {
+    Named(Vec<Spanned<String>>),
+    Pattern(Spanned<String>),
+}
+
 #[derive(Debug, Clone)]
 pub struct Field {
     pub name: Spanned<String>,
@@ -122,6 +129,21 @@ pub struct Field {
     pub path: Vec<String>,
     pub ty: FieldType,
     pub nullable: bool,
+    /// The column holds this part of the record, not one of its value.
+    pub part: Option<RecordPart>,
+}
+
+impl Field {
+    /// The one column of text whose fields are not written.
+    pub fn line() -> Self {
+        Self {
+            name: Spanned::new("line".into(), Span::default()),
+            path: vec!["line".into()],
+            ty: FieldType::String,
+            nullable: false,
+            part: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +154,9 @@ pub enum FieldType {
     Bool,
     Timestamp,
     Bytes,
+    Date,
+    /// Digits in all, and how many of them stand behind the point.
+    Decimal(u8, i8),
 }
 
 #[derive(Debug, Clone)]
@@ -145,10 +170,21 @@ pub struct EventTime {
 #[derive(Debug, Clone)]
 pub struct Table {
     pub name: Spanned<String>,
-    pub path: Option<Spanned<String>>,
+    pub connector: Option<TableConnector>,
     pub format: Option<Spanned<Format>>,
     pub key: Option<Spanned<String>>,
     pub fields: Option<Vec<Field>>,
+}
+
+#[derive(Debug, Clone)]
+pub enum TableConnector {
+    File {
+        path: Option<Spanned<String>>,
+    },
+    Kafka {
+        topic: Option<Spanned<String>>,
+        connection: Connection,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -211,6 +247,7 @@ pub struct Lookup {
     pub table: Option<Spanned<String>>,
     pub on: Option<Spanned<String>>,
     pub add: Vec<Spanned<String>>,
+    pub kind: LookupKind,
 }
 
 #[derive(Debug, Clone)]
@@ -269,6 +306,34 @@ pub enum SinkConnector {
     Console {
         rows: usize,
     },
+    Webhook(Webhook),
+    Postgres(Postgres),
+}
+
+/// `webhook = { .. }`; URL and headers as written, references not resolved.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    pub url: Option<Property>,
+    pub headers: Vec<Property>,
+    pub batch: usize,
+    pub in_flight: usize,
+    pub timeout: Duration,
+    pub ca: Option<Spanned<String>>,
+    pub on_reject: OnReject,
+}
+
+/// `postgres = { .. }`
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    pub url: Option<Property>,
+    pub table: Option<Spanned<String>>,
+    pub key: Vec<Spanned<String>>,
+    /// `None`: not written; upsert if there is a key.
+    pub mode: Option<Spanned<WriteMode>>,
+    pub create: bool,
+    pub ca: Option<Spanned<String>>,
+    /// Where the table stands.
+    pub span: Span,
 }
 
 impl Default for PluginLimits {

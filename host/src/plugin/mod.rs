@@ -20,6 +20,7 @@ mod toolchain;
 mod wire;
 
 pub use call::Instance;
+pub use columns::value_type;
 pub use component::{Component, Runtime};
 pub use limits::{FailureRate, printable};
 

@@ -34,6 +34,7 @@ pub struct DeadLetter {
 pub enum Place {
     Source(String),
     Step(String),
+    Sink(String),
 }
 
 /// What was refused.
@@ -72,6 +73,7 @@ impl DeadLetter {
         let (kind, name) = match &self.place {
             Place::Source(name) => ("source", name),
             Place::Step(name) => ("step", name),
+            Place::Sink(name) => ("sink", name),
         };
         letter.insert(kind.to_owned(), name.as_str().into());
         letter.insert("position".to_owned(), self.position.clone());

@@ -52,7 +52,8 @@ impl LineWriter {
     }
 }
 
-fn json_writers(sink: &plan::Sink) -> Vec<RowWriter> {
+/// A writer for each input; with several inputs their rows begin with the column `step`.
+pub(super) fn json_writers(sink: &plan::Sink) -> Vec<RowWriter> {
     let single = sink.inputs.len() == 1;
     let writer = |input: &plan::SinkInput| {
         if single {

@@ -5,6 +5,7 @@
 //! by a decided checkpoint (a *follower*) rolls forward when it is told so, and again when it is opened with that
 //! checkpoint's cut: a crash may lie between the decision and the telling.
 
+mod backoff;
 pub mod console;
 #[cfg(test)]
 pub(crate) mod crashes;
@@ -15,8 +16,10 @@ pub mod file;
 mod line_file;
 mod lines;
 pub mod parquet;
+pub mod postgres;
 pub mod rolling;
 pub mod staging;
+pub mod webhook;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -331,7 +331,9 @@ fn create(dir: &Path, generation: u64) -> Result<File, ConnectorError> {
     let path = path_of(dir, generation);
     let io = |cause| ConnectorError::io(&path, cause);
     let mut options = OpenOptions::new();
+    // Rows may be confidential, like all in the state directory.
     options.read(true).write(true).create(true).truncate(true);
+    options.mode(0o600);
     let file = options.open(&path).map_err(io)?;
     file.write_all_at(&MAGIC, 0).map_err(io)?;
     Ok(file)

@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde_json::{Value, json};
 
 pub use super::records::{Records, products_csv};
-use super::{Partition, Position, Progress, Reader, Record, Source};
+use super::{About, Partition, Position, Progress, Reader, Record, Source};
 use crate::error::ConnectorError;
 use crate::pipeline::plan::{Generate, GenerateKind};
 use crate::time::{MICROS_PER_SECOND, Micros};
@@ -277,6 +277,7 @@ impl Reader for GenerateReader {
             self.records.write(index, &mut self.record);
             pace.next += 1;
             each(Record {
+                about: About::default(),
                 partition: PARTITION,
                 number: index as i64,
                 next: at(pace.next),

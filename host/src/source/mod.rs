@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod generate;
+pub mod parquet;
 mod records;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConnectorError;
+use crate::format::parquet::Piece;
+
+pub use crate::format::parts::About;
 
 /// Where reading of a partition goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,6 +48,7 @@ pub struct Record<'a> {
     /// Kafka tombstones have none. A file's record that is longer than [`crate::limits::RECORD_BYTES_MAX`] is cut off
     /// one byte beyond that, which no decoder accepts.
     pub value: Option<&'a [u8]>,
+    pub about: About<'a>,
 }
 
 /// How far a partition has been read.
@@ -81,6 +86,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Its readers have columns instead of records: [`Reader::poll_columns`].
+    fn columnar(&self) -> bool {
+        false
+    }
+
     /// What the `position` of a dead letter says, for example `{ "topic": .., "partition": .., "offset": .. }`.
     fn describe(&self, partition: u32, number: i64) -> serde_json::Value;
 
@@ -98,6 +108,16 @@ pub trait Reader: Send {
         wait: Duration,
         each: &mut dyn FnMut(Record<'_>),
     ) -> Result<(), ConnectorError>;
+
+    /// As [`poll`](Self::poll), for a source of columns: hands over up to `max` rows in sequence, each piece with its
+    /// partition, and does not wait.
+    fn poll_columns(
+        &mut self,
+        _max: usize,
+        _each: &mut dyn FnMut(u32, Piece),
+    ) -> Result<(), ConnectorError> {
+        Ok(())
+    }
 
     /// From now on leaves exactly these partitions unread; they are not caught up because of it.
     fn pause(&mut self, partitions: &[u32]);

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::file::{Fault, OpenFile, plain};
 use super::log::{self, Identity, Log};
@@ -21,6 +22,8 @@ use super::{Delta, FORMAT, Meta, SegmentId, segments};
 use crate::error::StateError;
 
 const LOCK_FILE: &str = "lock";
+/// How long the state may stay locked by another before that is an error.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 const LOG_FILE: &str = "log.redb";
 const MERGED_FILE: &str = "state.redb";
 
@@ -324,10 +327,19 @@ fn lock_directory(dir: &Path) -> Result<File, StateError> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(0o600);
     let file = options.open(dir.join(LOCK_FILE)).map_err(cannot)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StateError::InUse { dir: dir.into() }),
-        Err(TryLockError::Error(e)) => Err(unusable(dir, format!("cannot be locked: {e}"))),
+    // A host that was just killed, or a child between its fork and exec, lets go of the lock a moment later.
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                std::thread::sleep(LOCK_WAIT / 100);
+            }
+            Err(TryLockError::WouldBlock) => return Err(StateError::InUse { dir: dir.into() }),
+            Err(TryLockError::Error(e)) => {
+                return Err(unusable(dir, format!("cannot be locked: {e}")));
+            }
+        }
     }
 }
 

@@ -1,16 +1,17 @@
-//! Adds columns of a reference table to each row, found by one key column: a left join with an immutable snapshot.
+//! Adds columns of a reference table to each row, found by one key column: a join with an immutable snapshot.
 //!
-//! Keeps no state. Emits with the input, every row of it, with its time and origin; the added columns are null where the
-//! key is null or not in the table. All rows of an epoch see one snapshot: a newer one is taken at `tick`.
+//! Keeps no state. Emits with the input, its rows with their times and origins. A key that is null or not in the table
+//! finds nothing: the added columns are null then (left), or the row is dropped (inner). All rows of an epoch see one snapshot: a newer one is taken at `tick`.
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::array::{Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::is_not_null;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 
 use super::{Output, Step, StepError, Tick};
 use crate::batch::Batch;
-use crate::pipeline::plan;
+use crate::pipeline::plan::{self, LookupKind};
 use crate::table::{Snapshot, TableSet};
 
 /// A lookup as one worker runs it.
@@ -34,7 +35,7 @@ impl Lookup {
         check_key(&snapshot, on.data_type())
             .map_err(|cause| StepError::Failed(format!("lookup on `{}`: {cause}", on.name())))?;
         Ok(Self {
-            schema: schema(input, &snapshot.schema(), &plan.add),
+            schema: schema(input, &snapshot.schema(), plan),
             plan: plan.clone(),
             tables,
             snapshot,
@@ -47,22 +48,39 @@ impl Lookup {
     }
 }
 
-/// What a lookup gives: the columns of `input`, then `add` of `table`, which may be null because a key may be unknown.
-pub fn schema(input: &Schema, table: &Schema, add: &[usize]) -> SchemaRef {
-    let added = add
-        .iter()
-        .map(|&i| Arc::new(table.field(i).clone().with_nullable(true)));
+/// What a lookup gives: the columns of `input`, then those of `table`.
+fn schema(input: &Schema, table: &Schema, plan: &plan::Lookup) -> SchemaRef {
+    let added = added_columns(table, &plan.add, plan.kind);
     let fields: Vec<_> = input.fields().iter().cloned().chain(added).collect();
     Arc::new(Schema::new(fields))
+}
+
+/// The columns `add` of `table` as a lookup adds them: in a left one they may be null, because a key may be unknown.
+pub fn added_columns(table: &Schema, add: &[usize], kind: LookupKind) -> Vec<FieldRef> {
+    let column = |&i: &usize| {
+        let field = table.field(i).clone();
+        let nullable = field.is_nullable() || kind == LookupKind::Left;
+        Arc::new(field.with_nullable(nullable))
+    };
+    add.iter().map(column).collect()
 }
 
 impl Step for Lookup {
     fn process(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<(), StepError> {
         let failed = |cause: String| StepError::Failed(cause);
-        let found = self
+        let mut found = self
             .snapshot
             .probe(batch.columns.column(self.plan.on))
             .map_err(failed)?;
+        let mut batch = batch;
+        if self.plan.kind == LookupKind::Inner && found.null_count() > 0 {
+            let known = is_not_null(&found).map_err(|error| failed(error.to_string()))?;
+            batch = batch.filter(&known);
+            found = found.iter().flatten().collect();
+        }
+        if batch.rows() == 0 {
+            return Ok(());
+        }
         let added = self
             .plan
             .add
@@ -99,18 +117,18 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray};
+    use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
     use arrow::datatypes::Field;
 
     use super::*;
-    use crate::pipeline::plan::Format;
+    use crate::pipeline::plan::{Format, TableConnector};
 
     fn products(dir: &Path, csv: &str) -> plan::Table {
         let path = dir.join("products.csv");
         fs::write(&path, csv).unwrap();
         plan::Table {
             name: "products".into(),
-            path,
+            connector: TableConnector::File { path },
             format: Format::Csv,
             key: 0,
             schema: Arc::new(Schema::new(vec![
@@ -139,6 +157,7 @@ mod tests {
         table: 0,
         on: 0,
         add: Vec::new(),
+        kind: LookupKind::Left,
     };
 
     fn added(lookup: &mut Lookup, batch: Batch) -> Vec<Option<String>> {
@@ -167,6 +186,44 @@ mod tests {
             added(&mut lookup, batch),
             [toys.clone(), None, None, books, toys]
         );
+    }
+
+    #[test]
+    fn an_inner_lookup_drops_rows_without_a_match() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = products(dir.path(), "product_id,category\np1,books\np2,toys\n");
+        let tables = TableSet::load(&[table]).unwrap();
+        let plan = plan::Lookup {
+            add: vec![1],
+            kind: LookupKind::Inner,
+            ..ON_FIRST
+        };
+        let batch = texts(&[Some("p2"), None, Some("p9"), Some("p1"), Some("")]);
+        let mut lookup = Lookup::new(&plan, tables.clone(), &batch.schema()).unwrap();
+        assert!(!lookup.schema().field(1).is_nullable());
+        let mut out = Output::new(1);
+        lookup.process(0, batch.clone(), &mut out).unwrap();
+        let rows = &out.ports[0][0];
+        assert_eq!(rows.times.to_vec(), [0, 3]);
+        let found = rows.columns.column(1).as_string::<i32>();
+        assert_eq!((found.value(0), found.value(1)), ("toys", "books"));
+
+        let mut out = Output::new(1);
+        lookup
+            .process(0, texts(&[None, Some("p9")]), &mut out)
+            .unwrap();
+        assert!(out.ports[0].is_empty(), "no row, no batch");
+
+        // Only a filter.
+        let plan = plan::Lookup {
+            add: vec![],
+            ..plan
+        };
+        let mut filter = Lookup::new(&plan, tables, &batch.schema()).unwrap();
+        let mut out = Output::new(1);
+        filter.process(0, batch, &mut out).unwrap();
+        assert_eq!(out.ports[0][0].times.to_vec(), [0, 3]);
+        assert_eq!(out.ports[0][0].columns.num_columns(), 1);
     }
 
     #[test]

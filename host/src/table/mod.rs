@@ -18,7 +18,7 @@ use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
 
 use crate::error::ConnectorError;
-use crate::pipeline::plan;
+use crate::pipeline::plan::{self, TableConnector};
 use crate::plugin;
 pub use snapshot::Snapshot;
 
@@ -105,10 +105,13 @@ impl TableSet {
 
 impl Table {
     fn load(plan: &plan::Table) -> Result<Self, ConnectorError> {
+        let TableConnector::File { path } = &plan.connector else {
+            todo!()
+        };
         // Looked at before it is read: a change while it is read is seen as one afterwards.
-        let seen = stamp(&plan.path);
+        let seen = stamp(path);
         let state = Mutex::new(State {
-            snapshot: Arc::new(load::load(plan)?),
+            snapshot: Arc::new(load::load(plan, path)?),
             seen,
         });
         let plan = plan.clone();
@@ -117,7 +120,10 @@ impl Table {
 
     /// True if there is a new snapshot.
     fn reload(&self) -> Result<bool, ConnectorError> {
-        let now = stamp(&self.plan.path);
+        let TableConnector::File { path } = &self.plan.connector else {
+            return Ok(false);
+        };
+        let now = stamp(path);
         {
             let mut state = self.state();
             if state.seen == now {
@@ -125,7 +131,7 @@ impl Table {
             }
             state.seen = now;
         }
-        let snapshot = Arc::new(load::load(&self.plan)?);
+        let snapshot = Arc::new(load::load(&self.plan, path)?);
         self.state().snapshot = snapshot;
         Ok(true)
     }

@@ -9,6 +9,8 @@ use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use crate::format::type_name;
+
 /// Rows of a table as they were read at one time.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -148,17 +150,5 @@ impl Key {
             Self::Text(_) => "string",
             Self::Number(_) => "int",
         }
-    }
-}
-
-fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Utf8 => "string".into(),
-        DataType::Int64 => "int".into(),
-        DataType::Float64 => "float".into(),
-        DataType::Boolean => "bool".into(),
-        DataType::Timestamp(..) => "timestamp".into(),
-        DataType::Binary => "bytes".into(),
-        other => other.to_string(),
     }
 }

@@ -28,7 +28,9 @@ impl File {
         ]);
         let plan = plan::Table {
             name: "t".into(),
-            path: dir.path().join("t.data"),
+            connector: TableConnector::File {
+                path: dir.path().join("t.data"),
+            },
             format,
             key: 0,
             paths: schema
@@ -101,6 +103,63 @@ fn json_lines_are_found_by_number() {
     let tables = file.load().unwrap();
     let keys: ArrayRef = Arc::new(Int64Array::from(vec![Some(-1), Some(7), None, Some(0)]));
     assert_eq!(prices(&tables, &keys), [Some(2.5), Some(1.0), None, None]);
+}
+
+#[test]
+fn compressed_and_parquet_files_are_tables_too() {
+    use crate::format::compression::tests::{gzip, zstd};
+    let lines = "{\"id\":7,\"price\":1}\n{\"id\":-1,\"price\":2.5}\n";
+    let keys: ArrayRef = Arc::new(Int64Array::from(vec![Some(-1), Some(7), None, Some(0)]));
+    let found = [Some(2.5), Some(1.0), None, None];
+    type Pack = fn(&[u8]) -> Vec<u8>;
+    for (name, pack) in [("t.jsonl.gz", gzip as Pack), ("t.jsonl.zst", zstd as Pack)] {
+        let mut file = File::new(Format::Json, DataType::Int64, "");
+        let path = file.dir.path().join(name);
+        file.plan.connector = TableConnector::File { path: path.clone() };
+        fs::write(&path, pack(lines.as_bytes())).unwrap();
+        let tables = file.load().unwrap();
+        assert_eq!(prices(&tables, &keys), found);
+        // Broken, then mended: the old rows stay until then.
+        fs::write(&path, &pack(lines.as_bytes())[..20]).unwrap();
+        let broken = tables.reload_changed();
+        assert!(
+            broken.errors[0].to_string().contains("cut off"),
+            "{:?}",
+            broken.errors
+        );
+        assert_eq!(prices(&tables, &keys), found);
+        fs::write(&path, pack(b"{\"id\":7,\"price\":30}\n")).unwrap();
+        assert_eq!(tables.reload_changed().changed, ["t"]);
+        assert_eq!(prices(&tables, &keys), [None, Some(30.0), None, None]);
+    }
+
+    let mut file = File::new(Format::Parquet, DataType::Int64, "");
+    let path = file.dir.path().join("t.parquet");
+    file.plan.connector = TableConnector::File { path: path.clone() };
+    let write = |ids: Vec<Option<i64>>| {
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            (
+                "price",
+                Arc::new(arrow::array::Float32Array::from(vec![2.5, 1.0])),
+            ),
+            ("id", Arc::new(Int64Array::from(ids))),
+            ("name", Arc::new(StringArray::from(vec![None, Some("x")]))),
+        ];
+        crate::format::parquet::tests::write(&path, columns, 1);
+    };
+    write(vec![Some(-1), Some(7)]);
+    let tables = file.load().unwrap();
+    assert_eq!(prices(&tables, &keys), found);
+    write(vec![Some(1), None]);
+    let error = file.error();
+    assert!(error.contains("row 2: the key `id` is null"), "{error}");
+    fs::write(&path, "no parquet").unwrap();
+    assert!(
+        file.error()
+            .contains("table t: t.parquet: not a Parquet file"),
+        "{}",
+        file.error()
+    );
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::sync::{Mutex, OnceLock};
 
 use tempfile::TempDir;
+
+use crate::support::process::spawn_bound;
 
 const VERSION: &str = "4.3.0";
 
@@ -125,43 +127,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Starts a process that the system kills when this one ends, even by `kill -9`.
-fn spawn_bound(mut command: Command) -> std::io::Result<Child> {
-    // The system watches the thread that starts the child, so one is kept for that.
-    type Order = (Command, mpsc::Sender<std::io::Result<Child>>);
-    static KEEPER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
-    let keeper = KEEPER.get_or_init(|| {
-        let (orders, inbox) = mpsc::channel::<Order>();
-        std::thread::spawn(move || {
-            for (mut command, reply) in inbox {
-                let _ = reply.send(command.spawn());
-            }
-        });
-        Mutex::new(orders)
-    });
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::unix::process::CommandExt;
-        // SAFETY: between fork and exec only one async-signal-safe system call is made.
-        unsafe {
-            command.pre_exec(
-                || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                },
-            );
-        }
-    }
-    let (reply, answer) = mpsc::channel();
-    let orders = keeper
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    orders
-        .send((command, reply))
-        .expect("the keeper lives as long as the process");
-    answer.recv().expect("the keeper answers")
 }
 
 /// Ports that nobody listened on a moment ago.

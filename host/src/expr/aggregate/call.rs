@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::DataType;
-use datafusion_common::ScalarValue;
 use datafusion_sql::sqlparser::ast::{
     DuplicateTreatment, Expr as Sql, Function as Tree, FunctionArg, FunctionArgExpr,
     FunctionArgumentClause, FunctionArguments, OrderByExpr, Spanned,
@@ -12,7 +11,7 @@ use datafusion_sql::sqlparser::ast::{
 
 use super::super::compile::{Compiler, Typed};
 use super::super::{Compiled, ExprError, names, words};
-use super::catalogue::{self, Given};
+use super::catalogue::{self, Given, Misuse};
 use super::partials::Function;
 
 /// An aggregate, with what it reads of a row.
@@ -46,61 +45,24 @@ pub(super) fn compile(
     let name = names::function_name(tree);
     let place = words::bytes(sql, tree.name.span());
     let parts = parts(&name, tree).map_err(|error| error.at(place.clone()))?;
-    let keys = parts.order.iter().map(|key| &key.expr);
-    let trees: Vec<&Sql> = parts.arguments.iter().copied().chain(keys).collect();
-    let typed = trees
-        .iter()
-        .map(|tree| compiler.typed(sql, tree))
-        .collect::<Result<Vec<_>, _>>()?;
-    let given = Given {
-        name: &name,
-        distinct: parts.distinct,
-        arguments: typed[..parts.arguments.len()]
-            .iter()
-            .map(|typed| column_type(&typed.data_type))
-            .collect(),
-        constants: typed[..parts.arguments.len()]
-            .iter()
-            .map(|typed| constant(compiler, typed))
-            .collect(),
-        order: typed[parts.arguments.len()..]
-            .iter()
-            .map(|typed| column_type(&typed.data_type))
-            .zip(parts.order.iter().map(|key| sort_options(key)))
-            .collect(),
-        same: parts.same(),
-    };
-    let whole = words::bytes(sql, tree.span());
+    let typed = parts.trees().map(|tree| compiler.typed(sql, tree));
+    let typed = typed.collect::<Result<Vec<_>, _>>()?;
+    let (arguments, keys) = typed.split_at(parts.arguments.len());
+    let given = Given::new(&name, &parts, arguments, keys, compiler);
     let chosen = catalogue::choose(&given).map_err(|misuse| match misuse {
-        catalogue::Misuse::Types => {
-            let kinds = typed[..parts.arguments.len()]
-                .iter()
-                .map(|typed| words::type_name(&typed.data_type));
-            let kinds = kinds.collect::<Vec<_>>().join(", ");
-            ExprError::new(format!("`{name}` does not take ({kinds})")).at(whole)
+        Misuse::Types => no_such_arguments(&name, arguments).at(words::bytes(sql, tree.span())),
+        Misuse::Argument(index, error) => {
+            let tree = parts.trees().nth(index);
+            error.at(tree.and_then(|tree| words::bytes(sql, tree.span())))
         }
-        catalogue::Misuse::Argument(index, error) => {
-            error.at(words::bytes(sql, trees[index].span()))
-        }
-        catalogue::Misuse::Call(error) => error.at(place),
+        Misuse::Call(error) => error.at(place),
     })?;
     let mut inputs = Vec::new();
-    let read = chosen.reads.iter().copied();
-    for ((index, kind), typed) in read
-        .zip(&chosen.kinds)
-        .map(|(i, kind)| ((i, kind), &typed[i]))
-    {
-        let tree = trees[index];
-        let (_, _, expr) = compiler.ready(sql, tree, typed.clone(), kind.clone())?;
-        let text: Arc<str> = tree.to_string().into();
-        // The same text as another type is another expression.
-        let known = expressions
-            .iter()
-            .position(|e| e.expr.as_ref() == expr.as_ref());
-        inputs.push(known.unwrap_or_else(|| {
-            expressions.push(Compiled { text, expr });
-            expressions.len() - 1
-        }));
+    for (&index, kind) in chosen.reads.iter().zip(&chosen.kinds) {
+        let tree = parts.trees().nth(index).expect("what is read is given");
+        let (_, _, expr) = compiler.ready(sql, tree, typed[index].clone(), kind.clone())?;
+        let text = tree.to_string().into();
+        inputs.push(once(expressions, Compiled { text, expr }));
     }
     let filter = match &tree.filter {
         Some(filter) => compiler.conditions(sql, filter)?,
@@ -113,6 +75,43 @@ pub(super) fn compile(
         filter,
         function: chosen.function,
     })
+}
+
+impl<'a> Given<'a> {
+    fn new(
+        name: &'a str,
+        parts: &Parts,
+        arguments: &[Typed],
+        keys: &[Typed],
+        compiler: &Compiler,
+    ) -> Self {
+        let kind = |typed: &Typed| column_type(&typed.data_type);
+        let options = parts.order.iter().map(|key| sort_options(key));
+        let constants = arguments.iter().map(|a| compiler.constant(a.clone()));
+        Self {
+            name,
+            distinct: parts.distinct,
+            arguments: arguments.iter().map(kind).collect(),
+            constants: constants.collect(),
+            order: keys.iter().map(kind).zip(options).collect(),
+            same: parts.same(),
+        }
+    }
+}
+
+/// The place of `wanted` among `expressions`, which has it once. The same text read as another type is another expression.
+fn once(expressions: &mut Vec<Compiled>, wanted: Compiled) -> usize {
+    let same = |known: &Compiled| known.expr.as_ref() == wanted.expr.as_ref();
+    expressions.iter().position(same).unwrap_or_else(|| {
+        expressions.push(wanted);
+        expressions.len() - 1
+    })
+}
+
+fn no_such_arguments(name: &str, arguments: &[Typed]) -> ExprError {
+    let kinds = arguments.iter().map(|a| words::type_name(&a.data_type));
+    let kinds = kinds.collect::<Vec<_>>().join(", ");
+    ExprError::new(format!("`{name}` does not take ({kinds})"))
 }
 
 /// The call in one spelling.
@@ -133,10 +132,6 @@ pub(super) fn column_type(kind: &DataType) -> Option<DataType> {
     }
 }
 
-fn constant(compiler: &Compiler, typed: &Typed) -> Option<ScalarValue> {
-    compiler.constant(typed.clone())
-}
-
 /// Nulls are greater than all values unless it is said otherwise.
 fn sort_options(key: &OrderByExpr) -> SortOptions {
     let descending = key.options.asc == Some(false);
@@ -146,7 +141,13 @@ fn sort_options(key: &OrderByExpr) -> SortOptions {
     }
 }
 
-impl Parts<'_> {
+impl<'a> Parts<'a> {
+    /// Arguments, then order keys.
+    fn trees(&self) -> impl Iterator<Item = &'a Sql> {
+        let keys = self.order.iter().map(|key| &key.expr);
+        self.arguments.iter().copied().chain(keys)
+    }
+
     /// The rows are ordered by the first argument itself.
     fn same(&self) -> bool {
         match (self.arguments.first(), self.order.first()) {

@@ -289,7 +289,10 @@ impl Sorted {
             reads: vec![0],
             kinds: vec![kind.clone()],
             keys: Vec::new(),
-            own: SortOptions::default(),
+            own: SortOptions {
+                descending: false,
+                nulls_first: false,
+            },
         };
         if given.same && given.order.len() == 1 {
             sorted.own = *own;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray};
+use arrow::array::{ArrayRef, BooleanArray, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::DataFusionError;
@@ -19,6 +19,7 @@ use super::partials::{Function, Partials};
 /// An aggregate of DataFusion over arguments of types that it takes as they are.
 pub(super) struct Native {
     function: Arc<AggregateFunctionExpr>,
+    arguments: Vec<DataType>,
     states: Vec<DataType>,
     result: DataType,
     /// What arguments become first.
@@ -28,6 +29,9 @@ pub(super) struct Native {
 
 struct NativePartials {
     groups: Box<dyn GroupsAccumulator>,
+    arguments: Vec<DataType>,
+    /// Groups so far.
+    known: usize,
     result: DataType,
     before: Option<fn(&ArrayRef) -> ArrayRef>,
 }
@@ -60,6 +64,7 @@ impl Native {
         let (function, states) = built.map_err(plain)?;
         Ok(Self {
             function: Arc::new(function),
+            arguments: kinds.to_vec(),
             states: states.iter().map(|f| f.data_type().clone()).collect(),
             result,
             before: None,
@@ -117,10 +122,39 @@ impl Function for Native {
 
     fn partials(&self) -> Box<dyn Partials> {
         Box::new(NativePartials {
+            arguments: self.arguments.clone(),
+            known: 0,
             before: self.before,
             groups: create(&self.function).expect("the same was created before"),
             result: self.result.clone(),
         })
+    }
+}
+
+impl NativePartials {
+    /// DataFusion takes it for granted that a new group comes with a row: one without would get a result, 0 for its sum,
+    /// that it must not have. Such groups are given a row of nulls.
+    fn grow(&mut self, groups: &[usize], total: usize) -> Result<(), String> {
+        let known = std::mem::replace(&mut self.known, total);
+        if total <= known {
+            return Ok(());
+        }
+        let mut has_row = vec![false; total - known];
+        for group in groups.iter().filter(|&&group| group >= known) {
+            has_row[group - known] = true;
+        }
+        let without = has_row.iter().enumerate().filter(|(_, has_row)| !**has_row);
+        let without: Vec<usize> = without.map(|(i, _)| known + i).collect();
+        if without.is_empty() {
+            return Ok(());
+        }
+        let arguments = self.arguments.iter();
+        let nulls: Vec<ArrayRef> = arguments
+            .map(|kind| new_null_array(kind, without.len()))
+            .collect();
+        self.groups
+            .update_batch(&nulls, &without, None, total)
+            .map_err(plain)
     }
 }
 
@@ -132,6 +166,7 @@ impl Partials for NativePartials {
         filter: Option<&BooleanArray>,
         total: usize,
     ) -> Result<(), String> {
+        self.grow(groups, total)?;
         let changed: Vec<ArrayRef>;
         let values = match self.before {
             None => values,
@@ -146,16 +181,19 @@ impl Partials for NativePartials {
     }
 
     fn merge(&mut self, states: &[ArrayRef], groups: &[usize], total: usize) -> Result<(), String> {
+        self.grow(groups, total)?;
         self.groups
             .merge_batch(states, groups, total)
             .map_err(plain)
     }
 
     fn state(&mut self) -> Result<Vec<ArrayRef>, String> {
+        self.known = 0;
         self.groups.state(EmitTo::All).map_err(plain)
     }
 
     fn evaluate(&mut self, _: &mut Vec<(u32, String)>) -> Result<ArrayRef, String> {
+        self.known = 0;
         let values = self.groups.evaluate(EmitTo::All).map_err(plain)?;
         if *values.data_type() == self.result {
             return Ok(values);

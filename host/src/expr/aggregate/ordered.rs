@@ -1,5 +1,5 @@
 //! `array_agg(x order by ...)`, `string_agg` and `nth_value`: all rows of all groups, columnar as they came, sorted at
-//! the end.
+//! the end. A list or text beyond its limit is refused with its group.
 //!
 //! Rows that the keys do not tell apart are told apart by the value itself, so that it does not matter which came first.
 
@@ -15,6 +15,7 @@ use arrow::error::ArrowError;
 use super::lists;
 use super::partials::{Function, Partials, allocated};
 use super::pick::{converter, value_last};
+use crate::limits::{LIST_VALUES_MAX, RECORD_BYTES_MAX};
 
 /// Smaller chunks are joined, lest thin input be kept in crumbs.
 const CHUNK_ROWS: usize = 8_192;
@@ -81,6 +82,13 @@ impl Function for Ordered {
     }
 }
 
+impl Ordered {
+    /// No limit on the number of values: not all of them are in the result.
+    fn may_be_long(&self) -> bool {
+        self.distinct || !matches!(self.shape, Shape::List)
+    }
+}
+
 impl Rows {
     fn push(&mut self, chunk: Chunk) -> Result<(), String> {
         if chunk.groups.is_empty() {
@@ -123,6 +131,10 @@ impl Rows {
         let row = |&i: &u32| rows.row(i as usize);
         for group in ends.windows(2) {
             let of_group = &mut order[group[0] as usize..group[1] as usize];
+            if of_group.len() > LIST_VALUES_MAX && !self.ordered.may_be_long() {
+                // It is refused anyway.
+                continue;
+            }
             of_group.sort_unstable_by(|a, b| row(a).cmp(&row(b)));
         }
         let (order, ends) = match self.ordered.distinct {
@@ -198,15 +210,24 @@ impl Partials for Rows {
         whole.columns.iter().map(column).collect()
     }
 
-    fn evaluate(&mut self, _: &mut Vec<(u32, String)>) -> Result<ArrayRef, String> {
+    fn evaluate(&mut self, refused: &mut Vec<(u32, String)>) -> Result<ArrayRef, String> {
         let (values, ends) = self.sorted()?;
         self.groups = 0;
         match &self.ordered.shape {
             Shape::List => {
+                let lengths = ends.windows(2).map(|group| group[1] - group[0]);
+                let long = lengths
+                    .enumerate()
+                    .filter(|(_, length)| *length as usize > LIST_VALUES_MAX);
+                refused.extend(long.map(|(group, length)| {
+                    let why =
+                        format!("a list of {length} values; at most {LIST_VALUES_MAX} are allowed");
+                    (group as u32, why)
+                }));
                 let some = ends.windows(2).map(|group| group[0] < group[1]).collect();
                 Ok(lists::lists(values, ends, Some(NullBuffer::new(some))))
             }
-            Shape::Text(between) => texts(&values, &ends, between),
+            Shape::Text(between) => texts(&values, &ends, between, refused),
             Shape::Nth(n) => {
                 let places = ends.windows(2).map(|group| {
                     let place = group[0] as usize + n;
@@ -270,14 +291,25 @@ fn deduplicated(
     Ok((kept, lists::offsets(lengths.into_iter())?))
 }
 
-fn texts(values: &ArrayRef, ends: &OffsetBuffer<i32>, between: &str) -> Result<ArrayRef, String> {
+fn texts(
+    values: &ArrayRef,
+    ends: &OffsetBuffer<i32>,
+    between: &str,
+    refused: &mut Vec<(u32, String)>,
+) -> Result<ArrayRef, String> {
     let values = values.as_string::<i32>();
     let mut out = StringBuilder::new();
     let mut text = String::new();
     let mut bytes = 0;
-    for group in ends.windows(2) {
+    for (number, group) in ends.windows(2).enumerate() {
         let (start, end) = (group[0] as usize, group[1] as usize);
-        if start == end {
+        let of_values = values.value_offsets()[end] - values.value_offsets()[start];
+        let length = of_values as usize + between.len() * (end - start).saturating_sub(1);
+        if length > RECORD_BYTES_MAX {
+            let why = format!("a text of {length} bytes; at most {RECORD_BYTES_MAX} are allowed");
+            refused.push((number as u32, why));
+        }
+        if start == end || length > RECORD_BYTES_MAX {
             out.append_null();
             continue;
         }

@@ -92,12 +92,8 @@ fn mistakes_are_shown_in_place() {
         "a column cannot be of type null\n  null as n\n  ^^^^\n  help: say which type it has: `cast(null as string)`",
     );
     wrong_item(
-        "cast(timestamp as date) as d",
-        "a column cannot be of type date\n  cast(timestamp as date) as d\n       ^^^^^^^^^\n  help: write `cast(... as timestamp)` or `cast(... as string)`",
-    );
-    wrong_item(
         "timestamp - timestamp as d",
-        "a column cannot be of type interval\n  timestamp - timestamp as d\n  ^^^^^^^^^^^^^^^^^^^^^\n  help: columns are string, int, float, bool, timestamp or bytes",
+        "a column cannot be of type interval\n  timestamp - timestamp as d\n  ^^^^^^^^^^^^^^^^^^^^^\n  help: columns are string, int, float, bool, timestamp, date, decimal or bytes",
     );
     wrong_item(
         "right.user",

@@ -1,5 +1,6 @@
 //! Tables of expression, rows and result, and the properties of halving.
 
+mod decimals;
 mod failures;
 mod mistakes;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array,
-    Int32Array, Int64Array, StringArray, StringViewArray, TimestampMicrosecondArray,
-    TimestampSecondArray, UInt64Array,
+    Int32Array, Int64Array, ListArray, ListBuilder, StringArray, StringBuilder, StringViewArray,
+    TimestampMicrosecondArray, TimestampSecondArray, UInt64Array,
 };
 use arrow::datatypes::{Field, Schema};
 use proptest::prelude::*;
@@ -65,6 +65,32 @@ fn writes_every_type() {
 }
 
 #[test]
+fn lists_are_arrays_of_values() {
+    let texts = vec![Some(vec![Some("a\"b"), None]), None, Some(vec![])];
+    let mut builder = ListBuilder::new(StringBuilder::new());
+    texts.into_iter().for_each(|row| builder.append_option(row));
+    let floats = vec![Some(vec![Some(0.5), Some(f64::NAN)]), Some(vec![Some(1.0)])];
+    let floats = ListArray::from_iter_primitive::<Float64Type, _, _>(floats);
+    let times = TimestampMicrosecondArray::from(vec![0, 1_000_000]).with_timezone("UTC");
+    let field = Arc::new(Field::new_list_field(times.data_type().clone(), true));
+    let ends = OffsetBuffer::from_lengths([1, 1, 0]);
+    let times: ArrayRef = Arc::new(ListArray::new(field, ends, Arc::new(times), None));
+    let rows = batch(vec![("s", Arc::new(builder.finish())), ("t", times)]);
+    assert_eq!(
+        row_json(&rows, 0),
+        r#"{"s":["a\"b",null],"t":["1970-01-01T00:00:00Z"]}"#
+    );
+    assert_eq!(
+        row_json(&rows, 1),
+        r#"{"s":null,"t":["1970-01-01T00:00:01Z"]}"#
+    );
+    // A slice starts in the middle of its values.
+    assert_eq!(row_json(&rows.slice(2, 1), 0), r#"{"s":[],"t":[]}"#);
+    let rows = batch(vec![("f", Arc::new(floats))]).slice(1, 1);
+    assert_eq!(row_json(&rows, 0), r#"{"f":[1.0]}"#);
+}
+
+#[test]
 fn floats_keep_their_value_and_only_numbers_are_numbers() {
     let floats = [
         1.0,
@@ -114,7 +140,7 @@ fn writes_types_that_only_expressions_make() {
     ]);
     assert_eq!(
         row_json(&rows, 0),
-        r#"{"i32":-1,"u64":18446744073709551615,"f32":0.5,"view":"x\n","seconds":"1970-01-01T00:00:01Z","date":"1970-01-02","decimal":"12.34","null":null}"#
+        r#"{"i32":-1,"u64":18446744073709551615,"f32":0.5,"view":"x\n","seconds":"1970-01-01T00:00:01Z","date":"1970-01-02","decimal":12.34,"null":null}"#
     );
 }
 

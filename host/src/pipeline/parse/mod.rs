@@ -2,11 +2,14 @@
 //!
 //! Checks one table at a time; whether a name leads anywhere is `resolve`'s concern.
 
+mod fields;
 mod files;
 mod plugin;
+mod remote;
 mod sinks;
 mod sources;
 mod steps;
+mod tables;
 mod windows;
 
 use std::path::PathBuf;
@@ -40,7 +43,7 @@ pub fn spec(texts: Arc<Texts>, dir: PathBuf, root: &Table, findings: &mut Findin
             .error(span, "the pipeline has no source")
             .help("add a table such as [sources.clicks]");
     }
-    let tables = each(&mut r, "tables", sources::table);
+    let tables = each(&mut r, "tables", tables::table);
     let steps = each(&mut r, "steps", steps::step);
     let sinks = each(&mut r, "sinks", sinks::sink);
     r.finish();
@@ -200,15 +203,20 @@ fn dead_letters(r: &mut Reader) -> Option<DeadLetters> {
 /// A topic that Kafka accepts.
 pub(super) fn topic(r: &mut Reader) -> Option<Spanned<String>> {
     let topic = r.required("topic", "topic = \"my-topic\"")?;
+    topic_like(r, &topic).then_some(topic)
+}
+
+/// Whether Kafka accepts a topic of this name; says so if not.
+fn topic_like(r: &mut Reader, topic: &Spanned<String>) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let name = topic.value.as_str();
     if name.len() <= 249 && name.chars().all(allowed) && name != "." && name != ".." {
-        return Some(topic);
+        return true;
     }
     r.findings
         .error(topic.span, format!("\"{name}\" is no name of a topic"))
         .help("a topic has up to 249 letters, digits, `.`, `_` and `-`");
-    None
+    false
 }
 
 /// Says so if there is no connector among `keys`, or more than one.

@@ -4,10 +4,10 @@ use super::super::read::Reader;
 use super::super::spec::{Sink, SinkConnector};
 use super::super::text::Spanned;
 use super::super::tree::Kind;
-use super::{connection, files, one_connector, topic};
+use super::{connection, files, one_connector, remote, topic};
 
-const CONNECTORS: [&str; 4] = ["kafka", "file", "parquet", "console"];
-const LATER: [&str; 3] = ["postgres", "http", "format"];
+const CONNECTORS: [&str; 6] = ["kafka", "file", "parquet", "console", "webhook", "postgres"];
+const LATER: [&str; 1] = ["format"];
 /// Rows a console keeps on screen.
 const CONSOLE_ROWS_MAX: u64 = 1_000;
 
@@ -29,13 +29,20 @@ pub fn sink(name: Spanned<String>, r: &mut Reader) -> Sink {
             .whole("rows", 1, CONSOLE_ROWS_MAX)
             .map_or(20, |n| n.value as usize),
     });
+    let webhook = r.nested("webhook", |r| SinkConnector::Webhook(remote::webhook(r)));
+    let postgres = r.nested("postgres", |r| SinkConnector::Postgres(remote::postgres(r)));
     if !LATER.iter().any(|key| r.has(key)) {
         one_connector(r, &CONNECTORS, &place);
     }
     Sink {
         name,
         from,
-        connector: kafka.or(file).or(parquet).or(console),
+        connector: kafka
+            .or(file)
+            .or(parquet)
+            .or(console)
+            .or(webhook)
+            .or(postgres),
     }
 }
 

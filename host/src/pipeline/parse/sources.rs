@@ -1,46 +1,25 @@
-//! `[sources.X]` and `[tables.X]`: where rows come from and what columns they have.
+//! `[sources.X]`: where rows come from.
 
-use super::super::plan::{BadRecords, Format, GenerateKind, Limit, Start};
+use super::super::plan::{BadRecords, Format, GenerateKind, Limit, Start, topic_pattern};
 use super::super::read::Reader;
-use super::super::spec::{EventTime, Field, FieldType, Source, SourceConnector, Table};
+use super::super::spec::{EventTime, Field, Source, SourceConnector, Topics};
 use super::super::text::Spanned;
-use super::super::tree::{Kind, Node};
 use super::super::values;
-use super::{connection, one_connector, topic};
+use super::fields::fields;
+use super::{connection, one_connector, topic, topic_like};
 use crate::time::{MICROS_PER_SECOND, Micros};
 
 const CONNECTORS: [&str; 3] = ["kafka", "file", "generate"];
-const FORMATS: [(&str, Format); 2] = [("json", Format::Json), ("csv", Format::Csv)];
-const FORMATS_LATER: [&str; 6] = ["avro", "parquet", "protobuf", "text", "raw", "arrow"];
+pub(super) const FORMATS: [(&str, Format); 4] = [
+    ("json", Format::Json),
+    ("csv", Format::Csv),
+    ("text", Format::Text),
+    ("parquet", Format::Parquet),
+];
+pub(super) const FORMATS_LATER: [&str; 4] = ["avro", "protobuf", "raw", "arrow"];
 const KINDS: [(&str, GenerateKind); 2] = [
     ("clicks", GenerateKind::Clicks),
     ("transactions", GenerateKind::Transactions),
-];
-const TYPES: [(&str, FieldType); 6] = [
-    ("string", FieldType::String),
-    ("int", FieldType::Int),
-    ("float", FieldType::Float),
-    ("bool", FieldType::Bool),
-    ("timestamp", FieldType::Timestamp),
-    ("bytes", FieldType::Bytes),
-];
-/// What other systems call the types.
-const OTHER_NAMES: [(&str, &str); 15] = [
-    ("str", "string"),
-    ("text", "string"),
-    ("varchar", "string"),
-    ("utf8", "string"),
-    ("integer", "int"),
-    ("long", "int"),
-    ("bigint", "int"),
-    ("int64", "int"),
-    ("double", "float"),
-    ("float64", "float"),
-    ("number", "float"),
-    ("boolean", "bool"),
-    ("datetime", "timestamp"),
-    ("time", "timestamp"),
-    ("binary", "bytes"),
 ];
 
 /// 2026-01-01T00:00:00Z
@@ -55,9 +34,12 @@ pub fn source(name: Spanned<String>, r: &mut Reader) -> Source {
     let generated = r.has("generate");
     let brought = ["format", "fields", "event_time"];
     let format = r.word("format", &FORMATS, &FORMATS_LATER);
+    let text = format.as_ref().is_some_and(|f| f.value == Format::Text);
     let fields = if generated {
         r.node("fields");
         None
+    } else if text && !r.has("fields") {
+        Some(vec![Field::line()])
     } else {
         r.need(
             "fields",
@@ -108,39 +90,80 @@ fn connector(r: &mut Reader, place: &str) -> Option<SourceConnector> {
     kafka.or(file).or(generate)
 }
 
-/// The path of a file that can be read as CSV or JSON lines.
-fn path(r: &mut Reader, example: &str) -> Option<Spanned<String>> {
+/// The path of a file that can be read: its extension tells format and compression.
+pub(super) fn path(r: &mut Reader, example: &str) -> Option<Spanned<String>> {
     let path = r.required("path", example)?;
-    let extension = path.value.rsplit('.').next().unwrap_or_default();
-    if matches!(extension, "parquet" | "avro" | "gz" | "zst") {
+    if path.value.ends_with(".avro") {
         r.findings
-            .error(
-                path.span,
-                format!("`.{extension}` files are not supported yet"),
-            )
-            .help("JSON lines (.jsonl) and CSV (.csv) are");
+            .error(path.span, "`.avro` files are not supported yet")
+            .help("JSON lines (.jsonl), CSV (.csv), text and Parquet (.parquet) are");
         return None;
     }
     Some(path)
 }
 
 fn kafka(r: &mut Reader) -> SourceConnector {
-    r.later(&["topics", "pattern"]);
-    let topic = if r.has("topics") || r.has("pattern") {
-        r.node("topic");
-        None
-    } else {
-        topic(r)
-    };
+    let topics = topics(r);
     let loss = [("stop", ())];
     r.word("on_data_loss", &loss, &["earliest", "latest"]);
     SourceConnector::Kafka {
-        topic,
+        topics,
         start: r
             .notation("start", "\"earliest\", \"latest\" or a time", start)
             .map_or(Start::Earliest, |s| s.value),
         connection: connection(r, false),
     }
+}
+
+/// `topic`, `topics` or `pattern`: exactly one of them.
+fn topics(r: &mut Reader) -> Option<Topics> {
+    const WAYS: [&str; 3] = ["topic", "topics", "pattern"];
+    let written: Vec<_> = WAYS.into_iter().filter(|key| r.has(key)).collect();
+    let found = match written.first() {
+        Some(&"topics") => listed(r),
+        Some(&"pattern") => pattern(r),
+        _ => topic(r).map(|topic| Topics::Named(vec![topic])),
+    };
+    for other in written.iter().skip(1) {
+        r.node(other);
+        let span = r.key_span(other).unwrap_or(r.span);
+        let message = format!("`{}` and `{other}` both name topics", written[0]);
+        r.findings
+            .error(span, message)
+            .help("leave one of them out");
+    }
+    found
+}
+
+fn listed(r: &mut Reader) -> Option<Topics> {
+    let list = r.strings("topics", "[\"orders\", \"returns\"]")?;
+    if list.value.is_empty() {
+        r.findings.error(list.span, "`topics` names no topic");
+        return None;
+    }
+    let mut good = true;
+    for (i, topic) in list.value.iter().enumerate() {
+        good &= topic_like(r, topic);
+        if list.value[..i].iter().any(|t| t.value == topic.value) {
+            let message = format!("`topics` names \"{}\" twice", topic.value);
+            r.findings.error(topic.span, message);
+            good = false;
+        }
+    }
+    good.then_some(Topics::Named(list.value))
+}
+
+fn pattern(r: &mut Reader) -> Option<Topics> {
+    let pattern = r.required("pattern", "pattern = \"orders-.*\"")?;
+    if let Err(cause) = topic_pattern(&pattern.value) {
+        let message = format!("\"{}\" is no pattern of topics", pattern.value);
+        r.findings
+            .error(pattern.span, message)
+            .label(cause)
+            .help("a pattern is a regular expression for whole names: \"orders-.*\"");
+        return None;
+    }
+    Some(Topics::Pattern(pattern))
 }
 
 fn start(text: &str) -> Result<Start, String> {
@@ -188,128 +211,5 @@ fn limit(r: &mut Reader) -> Limit {
     Limit {
         per_second: r.rate("per_second"),
         per_epoch: r.whole("per_epoch", 1, 1 << 40).map(|n| n.value as usize),
-    }
-}
-
-/// `fields`, in the order written; `None` if any of them could not be read.
-fn fields(r: &mut Reader) -> Option<Vec<Field>> {
-    let whole = r.nested("fields", |r| {
-        let mut all = Vec::new();
-        let mut written = 0;
-        for (name, node) in r.entries() {
-            written += 1;
-            all.extend(field(r, name, node));
-        }
-        if written == 0 {
-            let message = format!("{} names no column", r.place);
-            r.findings.error(r.span, message);
-        }
-        (written > 0 && all.len() == written).then_some(all)
-    });
-    whole.flatten()
-}
-
-fn field<'t>(r: &mut Reader<'t, '_>, name: &Spanned<String>, node: &'t Node) -> Option<Field> {
-    if name.value.is_empty() || name.value.starts_with('_') {
-        r.findings
-            .error(name.span, format!("`{}` is no name for a column", name.value))
-            .help("names that start with `_` are reserved; rename it: city = { path = \"_city\", type = \"string\" }");
-        return None;
-    }
-    let (path, ty) = match &node.kind {
-        Kind::Table(_) => {
-            let place = format!("field `{}`", name.value);
-            r.table_at(node, &name.value, place, name.span, |r| {
-                let path = r.required("path", "path = \"address.city\"");
-                let ty = r.required("type", "type = \"string\"");
-                Some((Some(path?), ty?))
-            })??
-        }
-        Kind::String(text) => (None, Spanned::new(text.clone(), node.span)),
-        _ => {
-            r.wrong(
-                &name.value,
-                node,
-                "a type such as \"string\" or { path, type }",
-            );
-            return None;
-        }
-    };
-    let (ty, nullable) = field_type(r, &ty)?;
-    let path = match path {
-        None => vec![name.value.clone()],
-        Some(path) => split_path(r, &path)?,
-    };
-    Some(Field {
-        name: name.clone(),
-        path,
-        ty,
-        nullable,
-    })
-}
-
-fn split_path(r: &mut Reader, path: &Spanned<String>) -> Option<Vec<String>> {
-    let parts: Vec<String> = path.value.split('.').map(str::to_string).collect();
-    if parts.iter().any(String::is_empty) {
-        r.findings
-            .error(path.span, format!("\"{}\" is no path", path.value))
-            .help("a path is names with dots between them: \"address.city\"");
-        return None;
-    }
-    Some(parts)
-}
-
-/// The type and whether it may be null.
-fn field_type(r: &mut Reader, text: &Spanned<String>) -> Option<(FieldType, bool)> {
-    let (base, nullable) = match text.value.strip_suffix('?') {
-        Some(base) => (base, true),
-        None => (text.value.as_str(), false),
-    };
-    if let Some((_, ty)) = TYPES.iter().find(|(name, _)| *name == base) {
-        return Some((*ty, nullable));
-    }
-    if base == "date" || base == "decimal" || base.starts_with("decimal(") {
-        r.findings
-            .error(text.span, format!("type \"{base}\" is not supported yet"));
-        return None;
-    }
-    let lower = base.to_lowercase();
-    let names = TYPES.iter().map(|(name, _)| *name);
-    let near = OTHER_NAMES
-        .iter()
-        .find(|(other, _)| *other == lower)
-        .map(|(_, name)| *name)
-        .or_else(|| values::nearest(base, names));
-    let help = match near {
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None => {
-            "types: string, int, float, bool, timestamp, bytes; with `?` they may be null".into()
-        }
-    };
-    r.findings
-        .error(text.span, format!("\"{}\" is no type", text.value))
-        .help(help);
-    None
-}
-
-pub fn table(name: Spanned<String>, r: &mut Reader) -> Table {
-    r.later(&["kafka", "parquet", "postgres", "refresh"]);
-    let later = r.has("kafka") || r.has("parquet") || r.has("postgres");
-    if !later {
-        r.need("file", "file = { path = \"products.csv\" }");
-    }
-    let path = r
-        .nested("file", |r| path(r, "path = \"products.csv\""))
-        .flatten();
-    r.need(
-        "fields",
-        "fields = { product_id = \"string\", price = \"float\" }",
-    );
-    Table {
-        name,
-        path,
-        format: r.word("format", &FORMATS, &FORMATS_LATER),
-        key: r.required("key", "key = \"product_id\""),
-        fields: fields(r),
     }
 }

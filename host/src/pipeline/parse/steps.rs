@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::super::plan::LookupKind;
 use super::super::read::Reader;
 use super::super::spec::{Lookup, Operator, Step};
 use super::super::text::Spanned;
@@ -23,7 +24,7 @@ const FILTER: &[&str] = &["where", "select"];
 
 pub fn step(name: Spanned<String>, r: &mut Reader) -> Step {
     r.later(&LATER);
-    let fits = misplaced(r);
+    let clear = misplaced(r);
     let mut from = match r.has("join") {
         true => Vec::new(),
         false => windows::names(r),
@@ -49,13 +50,16 @@ pub fn step(name: Spanned<String>, r: &mut Reader) -> Step {
         let broken = r.has("select") && matches!(&project, Operator::Project { select: None, .. });
         (!broken).then_some(project)
     };
-    for key in OPERATORS.iter().flat_map(|(_, options)| *options) {
-        r.node(key);
+    for (operator, options) in OPERATORS {
+        r.node(operator);
+        for key in options {
+            r.node(key);
+        }
     }
     Step {
         name,
         from,
-        operator: operator.filter(|_| fits),
+        operator: operator.filter(|_| clear),
     }
 }
 
@@ -70,14 +74,15 @@ pub(super) fn select(r: &mut Reader) -> Option<Vec<Spanned<String>>> {
     Some(list.value)
 }
 
-/// One step does one thing: refuses what belongs to another operator. True if nothing does.
+/// One step does one thing: refuses what belongs to another operator. False if it is not clear which one it is.
 fn misplaced(r: &mut Reader) -> bool {
     let written: Vec<_> = OPERATORS.iter().filter(|(key, _)| r.has(key)).collect();
     if let [(first, _), (second, _), ..] = written[..] {
         let message = format!("{} has both `{first}` and `{second}`", r.place);
-        let span = r.key_span(second).unwrap_or(r.span);
+        let spans = [first, second].map(|key| r.key_span(key));
+        let later = spans.into_iter().flatten().max_by_key(|s| s.start);
         r.findings
-            .error(span, message)
+            .error(later.unwrap_or(r.span), message)
             .help("a step does one thing: make two steps of it");
         // One mistake is enough: their options are not looked at.
         return false;
@@ -86,12 +91,10 @@ fn misplaced(r: &mut Reader) -> bool {
         [(operator, own)] => (*operator, *own),
         _ => ("filter", FILTER),
     };
-    let mut fits = true;
     let options = OPERATORS.iter().flat_map(|(_, options)| options.iter());
     let all: BTreeSet<&str> = FILTER.iter().chain(options).copied().collect();
     for key in all {
         if let Some(span) = r.key_span(key).filter(|_| !own.contains(&key)) {
-            fits = false;
             r.findings
                 .error(span, format!("a {operator} step has no `{key}`"))
                 .help(place_of(key));
@@ -104,9 +107,8 @@ fn misplaced(r: &mut Reader) -> bool {
         r.findings
             .error(span, "a join step has no `from`")
             .help("its inputs are `left` and `right` of `join`");
-        fits = false;
     }
-    fits
+    true
 }
 
 fn place_of(key: &str) -> String {
@@ -122,14 +124,23 @@ fn place_of(key: &str) -> String {
 }
 
 fn lookup(r: &mut Reader) -> Lookup {
-    r.need("add", "add = [\"category\"]");
+    let kinds = [("left", LookupKind::Left), ("inner", LookupKind::Inner)];
+    let kind = r
+        .word("kind", &kinds, &[])
+        .map_or(LookupKind::Left, |k| k.value);
+    // An inner lookup may do no more than filter.
+    if kind == LookupKind::Left {
+        r.need("add", "add = [\"category\"]");
+    }
     let add = r.strings("add", "[\"category\", \"price\"]");
-    if let Some(add) = add.as_ref().filter(|add| add.value.is_empty()) {
+    let none = add.as_ref().filter(|add| add.value.is_empty());
+    if let Some(add) = none.filter(|_| kind == LookupKind::Left) {
         r.findings.error(add.span, "`add` names no column");
     }
     Lookup {
         table: r.required("table", "table = \"products\""),
         on: r.required("on", "on = \"product_id\""),
         add: add.map_or_else(Vec::new, |a| a.value),
+        kind,
     }
 }

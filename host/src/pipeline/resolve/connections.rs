@@ -120,7 +120,7 @@ impl<'s> Resolver<'s> {
     }
 
     /// The text with its references resolved.
-    fn reference(&mut self, key: &str, text: &Spanned<String>) -> Option<String> {
+    pub(super) fn reference(&mut self, key: &str, text: &Spanned<String>) -> Option<String> {
         match secrets::resolve(&text.value, &self.spec.dir) {
             Ok(value) => Some(value),
             Err(cause) => {

@@ -5,8 +5,10 @@
 
 mod connections;
 mod files;
+mod formats;
 mod order;
 pub mod plugin;
+mod remote;
 mod sinks;
 mod sources;
 mod steps;

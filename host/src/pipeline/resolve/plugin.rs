@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde_json::{Value, json};
 
+use super::sources::type_name;
 use super::steps::column_signature;
 use super::{Resolver, Rows};
 use crate::error::PluginError;
@@ -17,7 +18,7 @@ use crate::pipeline::plan::{self, Operator, Order, Port, Step};
 use crate::pipeline::spec;
 use crate::pipeline::text::{Span, Spanned};
 use crate::plugin::{
-    AlarmClock, Component, Description, Kind, PluginPlan, RowOrder, Setup, StateLayout,
+    AlarmClock, Component, Description, Kind, PluginPlan, RowOrder, Setup, StateLayout, value_type,
 };
 use crate::table::TableSet;
 
@@ -141,6 +142,18 @@ impl Resolver<'_> {
             if indices[..i].contains(index) {
                 let message = format!("`key` names column `{}` twice", key.value[i].value);
                 self.findings.error(key.value[i].span, message);
+                return None;
+            }
+            let column = schema.field(*index);
+            if value_type(column.data_type()).is_none() {
+                let ty = type_name(column.data_type());
+                let message = format!(
+                    "column `{}` of type {ty} cannot be a plugin's key",
+                    column.name()
+                );
+                self.findings.error(key.value[i].span, message).help(
+                    "a plugin is given string, int, float, bool, timestamp and bytes: cast it in a `select` before",
+                );
                 return None;
             }
         }

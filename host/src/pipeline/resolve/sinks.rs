@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::Resolver;
-use crate::pipeline::plan::{self, DeadLetters, STEP_COLUMN, SinkConnector};
+use crate::pipeline::plan::{self, DeadLetters, STEP_COLUMN, SinkConnector, topic_pattern};
 use crate::pipeline::spec;
 use crate::pipeline::text::{Span, Spanned};
 
@@ -26,6 +26,12 @@ impl Resolver<'_> {
                 }
             }
             spec::SinkConnector::Console { rows } => SinkConnector::Console { rows: *rows },
+            spec::SinkConnector::Webhook(webhook) => {
+                SinkConnector::Webhook(self.webhook(sink, webhook, &inputs)?)
+            }
+            spec::SinkConnector::Postgres(postgres) => {
+                SinkConnector::Postgres(self.postgres(sink, postgres, &inputs)?)
+            }
             files => self.file_connector(sink, files, &inputs)?,
         };
         let inputs: Vec<_> = inputs.into_iter().collect::<Option<_>>()?;
@@ -136,8 +142,10 @@ impl Resolver<'_> {
             _ => None,
         });
         let tables = self.spec.tables.iter().filter_map(|t| {
-            let path = t.path.clone()?;
-            Some((path, format!("table `{}`", t.name.value)))
+            let Some(spec::TableConnector::File { path }) = &t.connector else {
+                return None;
+            };
+            Some((path.clone()?, format!("table `{}`", t.name.value)))
         });
         sources.chain(tables).collect()
     }
@@ -166,8 +174,8 @@ impl Resolver<'_> {
             .iter()
             .filter_map(|s| match &s.connector {
                 Some(spec::SourceConnector::Kafka {
-                    topic, connection, ..
-                }) => Some((self.brokers_of(connection)?, &topic.as_ref()?.value)),
+                    topics, connection, ..
+                }) => Some((self.brokers_of(connection)?, topics.as_ref()?)),
                 _ => None,
             })
             .collect();
@@ -185,12 +193,24 @@ impl Resolver<'_> {
         };
         for (topic, connection) in sinks.chain(dead) {
             let brokers = self.brokers_of(connection);
-            if brokers.is_some_and(|b| read.contains(&(b, &topic.value))) {
+            let is_read = |&(at, topics): &(&str, &spec::Topics)| {
+                Some(at) == brokers && reads(topics, &topic.value)
+            };
+            if read.iter().any(is_read) {
                 let message = format!("topic `{}` is both read and written", topic.value);
                 self.findings
                     .warning(topic.span, message)
                     .help("what is written is read again: rows may go round for ever");
             }
+        }
+    }
+}
+
+fn reads(topics: &spec::Topics, topic: &str) -> bool {
+    match topics {
+        spec::Topics::Named(names) => names.iter().any(|name| name.value == topic),
+        spec::Topics::Pattern(pattern) => {
+            topic_pattern(&pattern.value).is_ok_and(|pattern| pattern.is_match(topic))
         }
     }
 }

@@ -1,56 +1,23 @@
 //! Sources and tables: columns, formats, event time.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, SchemaRef};
 
 use super::Resolver;
+use super::formats::{Place, schema};
 use crate::pipeline::generated;
-use crate::pipeline::plan::{self, Format};
-use crate::pipeline::spec::{self, FieldType};
+use crate::pipeline::plan::{self, Format, RecordPart};
+use crate::pipeline::spec;
 use crate::pipeline::text::Spanned;
 use crate::pipeline::values;
 use crate::table::TableSet;
 
-/// The Arrow type of a field.
-pub fn data_type(ty: FieldType) -> DataType {
-    match ty {
-        FieldType::String => DataType::Utf8,
-        FieldType::Int => DataType::Int64,
-        FieldType::Float => DataType::Float64,
-        FieldType::Bool => DataType::Boolean,
-        FieldType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
-        FieldType::Bytes => DataType::Binary,
-    }
-}
-
-/// What a type is called in a pipeline file.
-pub fn type_name(ty: &DataType) -> String {
-    match ty {
-        DataType::Utf8 => "string".into(),
-        DataType::Int64 => "int".into(),
-        DataType::Float64 => "float".into(),
-        DataType::Boolean => "bool".into(),
-        DataType::Timestamp(..) => "timestamp".into(),
-        DataType::Binary => "bytes".into(),
-        other => other.to_string(),
-    }
-}
-
-fn schema(fields: &[spec::Field]) -> SchemaRef {
-    let fields: Vec<_> = fields
-        .iter()
-        .map(|f| Field::new(&f.name.value, data_type(f.ty), f.nullable))
-        .collect();
-    Arc::new(Schema::new(fields))
-}
+pub use crate::format::type_name;
 
 /// Where each value stands. A column of a CSV file has one name, dots and all.
 fn paths(fields: &[spec::Field], format: Format) -> Vec<Vec<String>> {
     let path = |f: &spec::Field| match format {
-        Format::Json => f.path.clone(),
         Format::Csv => vec![f.path.join(".")],
+        _ => f.path.clone(),
     };
     fields.iter().map(path).collect()
 }
@@ -68,6 +35,7 @@ impl Resolver<'_> {
                 name: source.name.value.clone(),
                 connector: connector?,
                 format: Format::Json,
+                parts: vec![None; paths.len()],
                 schema,
                 paths,
                 event_time: Some(event_time),
@@ -75,12 +43,18 @@ impl Resolver<'_> {
                 limit: source.limit,
             });
         }
-        let path = match &source.connector {
-            Some(spec::SourceConnector::File { path }) => path.as_ref(),
-            _ => None,
+        let place = match source.connector.as_ref()? {
+            spec::SourceConnector::File { path } => Place::File(path.as_ref()?),
+            _ => Place::Kafka,
         };
-        let format = self.format(source.format.as_ref(), path)?;
+        let format = self.format(source.format.as_ref(), place)?;
         let fields = source.fields.as_ref()?;
+        let known: &[RecordPart] = match place {
+            Place::File(_) => &[RecordPart::Offset],
+            Place::Kafka => &RecordPart::ALL.map(|(_, part)| part),
+        };
+        self.parts_known(fields, known, place)?;
+        self.fields_fit(fields, format, place)?;
         let schema = schema(fields);
         let event_time = match &source.event_time {
             Some(written) => Some(self.event_time(written, &schema)?),
@@ -91,6 +65,7 @@ impl Resolver<'_> {
             connector: connector?,
             format,
             paths: paths(fields, format),
+            parts: fields.iter().map(|f| f.part).collect(),
             schema,
             event_time,
             bad_records: source.bad_records,
@@ -128,14 +103,33 @@ impl Resolver<'_> {
     fn source_connector(&mut self, source: &spec::Source) -> Option<plan::SourceConnector> {
         match source.connector.as_ref()? {
             spec::SourceConnector::Kafka {
-                topic,
+                topics,
                 start,
                 connection,
             } => {
                 let cluster = self.cluster(connection);
+                let written = topics.as_ref()?;
+                let topics = match written {
+                    spec::Topics::Named(names) => {
+                        plan::Topics::Named(names.iter().map(|t| t.value.clone()).collect())
+                    }
+                    spec::Topics::Pattern(pattern) => plan::Topics::Pattern(pattern.value.clone()),
+                };
+                let cluster = cluster?;
+                if let (spec::Topics::Pattern(pattern), plan::Brokers::Embedded) =
+                    (written, &cluster.brokers)
+                {
+                    self.findings
+                        .error(
+                            pattern.span,
+                            "the embedded broker has no topics but those that the file names",
+                        )
+                        .help("name them: topics = [\"orders\", \"returns\"]");
+                    return None;
+                }
                 Some(plan::SourceConnector::Kafka {
-                    cluster: cluster?,
-                    topic: topic.as_ref()?.value.clone(),
+                    cluster,
+                    topics,
                     start: *start,
                 })
             }
@@ -164,45 +158,26 @@ impl Resolver<'_> {
         }
     }
 
-    /// The format written, or the one that the file's extension tells; JSON where there is no file.
-    fn format(
-        &mut self,
-        written: Option<&Spanned<Format>>,
-        path: Option<&Spanned<String>>,
-    ) -> Option<Format> {
-        if let Some(format) = written {
-            return Some(format.value);
-        }
-        let Some(path) = path else {
-            return Some(Format::Json);
-        };
-        match Path::new(&path.value).extension().and_then(|e| e.to_str()) {
-            Some("json" | "jsonl" | "ndjson") => Some(Format::Json),
-            Some("csv") => Some(Format::Csv),
-            _ => {
-                self.findings
-                    .error(path.span, "the format of this file is unknown")
-                    .help("add format = \"json\" or format = \"csv\"");
-                None
-            }
-        }
-    }
-
     pub(super) fn table(&mut self, table: &spec::Table) -> Option<plan::Table> {
-        let format = table
-            .path
-            .as_ref()
-            .and_then(|path| self.format(table.format.as_ref(), Some(path)));
+        let place = match table.connector.as_ref()? {
+            spec::TableConnector::File { path } => Place::File(path.as_ref()?),
+            spec::TableConnector::Kafka { .. } => Place::Kafka,
+        };
+        let format = self.format(table.format.as_ref(), place);
+        let connector = self.table_connector(table);
         let fields = table.fields.as_ref()?;
+        self.parts_known(fields, &[], place)?;
         let schema = schema(fields);
         let written = table.key.as_ref()?;
         let key = self.column(written, &schema, "the table")?;
+        let format = format?;
+        self.fields_fit(fields, format, place)?;
         let planned = plan::Table {
             name: table.name.value.clone(),
-            path: self.spec.dir.join(&table.path.as_ref()?.value),
-            format: format?,
+            connector: connector?,
+            format,
             key,
-            paths: paths(fields, format?),
+            paths: paths(fields, format),
             schema,
         };
         // Not every type can be a key.
@@ -211,6 +186,21 @@ impl Resolver<'_> {
             return None;
         }
         Some(planned)
+    }
+
+    fn table_connector(&mut self, table: &spec::Table) -> Option<plan::TableConnector> {
+        Some(match table.connector.as_ref()? {
+            spec::TableConnector::File { path } => plan::TableConnector::File {
+                path: self.spec.dir.join(&path.as_ref()?.value),
+            },
+            spec::TableConnector::Kafka { topic, connection } => {
+                let cluster = self.cluster(connection);
+                plan::TableConnector::Kafka {
+                    cluster: cluster?,
+                    topic: topic.as_ref()?.value.clone(),
+                }
+            }
+        })
     }
 
     /// The table `name`; `Some(None)`: there is one, but nothing is known of it.

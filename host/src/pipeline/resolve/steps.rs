@@ -12,6 +12,7 @@ use crate::pipeline::plan::{self, Operator, Port, Step};
 use crate::pipeline::quoted;
 use crate::pipeline::spec;
 use crate::pipeline::text::Spanned;
+use crate::step::lookup::added_columns;
 
 /// Name of the first port of a step whose operator gives it none.
 pub const MAIN_PORT: &str = "main";
@@ -152,16 +153,13 @@ impl Resolver<'_> {
         self.same_type(lookup, on, table, &rows.schema)?;
         let add: Vec<usize> = add.into_iter().collect::<Option<_>>()?;
         let columns = self.tables[table].as_ref()?.schema.clone();
-        // A key that the table lacks gives nulls.
-        let added: Vec<FieldRef> = add
-            .iter()
-            .map(|i| Arc::new(columns.field(*i).clone().with_nullable(true)))
-            .collect();
+        let added = added_columns(&columns, &add, lookup.kind);
         let schema = self.appended(&rows.schema, &added, |i| lookup.add[i].span)?;
         let operator = Operator::Lookup(plan::Lookup {
             table,
             on: on?,
             add,
+            kind: lookup.kind,
         });
         Some(stateless(
             step,

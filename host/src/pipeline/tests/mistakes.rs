@@ -2,6 +2,7 @@
 
 mod files;
 mod inputs;
+mod remote;
 mod rows;
 
 use super::mistakes;

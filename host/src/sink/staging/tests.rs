@@ -116,6 +116,30 @@ fn generations_follow_each_other_and_leave_oldest_first() {
     assert_eq!(files(dir.path()), [4].into());
 }
 
+/// The bytes around the rows are a disk format.
+#[test]
+fn golden_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let staging = Staging::open(dir.path(), None).unwrap();
+    staging.append(0x0102, &rows([1])).unwrap();
+    let end = staging.cut().unwrap().length as usize;
+    staging.turn().unwrap();
+    let bytes = fs::read(path_of(dir.path(), 0)).unwrap();
+    assert_eq!(&bytes[..8], b"tmstage1");
+    let body = (end - 8 - frame::HEAD_BYTES as usize) as u64;
+    assert_eq!(bytes[16..24], body.to_le_bytes());
+    assert_eq!(bytes[32..40], [1, 0, 0, 0, 2, 1, 0, 0]);
+    let sum = xxhash_rust::xxh3::xxh3_64(&bytes[16..end]);
+    assert_eq!(bytes[8..16], sum.to_le_bytes());
+    let mut last = [0; 32];
+    last[..8].copy_from_slice(&GOLDEN_END);
+    last[24] = 2;
+    assert_eq!(bytes[end..], last);
+}
+
+/// Checksum of an end frame.
+const GOLDEN_END: [u8; 8] = [231, 251, 249, 106, 182, 248, 6, 61];
+
 #[test]
 fn a_large_file_turns_by_itself() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::format::compression::tests::{gzip, zstd};
 
 type Got = Vec<(i64, Vec<u8>, Position)>;
 
@@ -254,4 +255,143 @@ proptest! {
             prop_assert_eq!(&read(&source, Some(*next), true, max)[..], &all[index + 1..]);
         }
     }
+}
+
+/// Files of the same content, compressed in several ways.
+fn packed(files: &Files, content: &[u8]) -> Vec<PathBuf> {
+    let half = content.len() / 2;
+    let ways: [(&str, Vec<u8>); 4] = [
+        ("in.jsonl.gz", gzip(content)),
+        ("in.jsonl.zst", zstd(content)),
+        (
+            "two.jsonl.gz",
+            [gzip(&content[..half]), gzip(&content[half..])].concat(),
+        ),
+        (
+            "two.jsonl.zst",
+            [zstd(&content[..half]), zstd(&content[half..])].concat(),
+        ),
+    ];
+    let write = |(name, bytes): (&str, Vec<u8>)| {
+        let path = files.dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    ways.into_iter().map(write).collect()
+}
+
+#[test]
+fn compressed_files_are_read_as_their_content_and_go_on_anywhere() {
+    for content in ["a\r\n\nb\nlast", "a\nb\n", "one", ""] {
+        let files = Files::new();
+        let plain = FileSource::of(&files.write(content), Format::Json);
+        let expected = read(&plain, None, true, 10);
+        for path in packed(&files, content.as_bytes()) {
+            let open = || FileSource::of(&path, Format::Json);
+            for (bounded, max) in [(true, 10), (true, 1), (false, 10)] {
+                assert_eq!(read(&open(), None, bounded, max), expected, "{path:?}");
+            }
+            for (at, (.., next)) in expected.iter().enumerate() {
+                let rest = read(&open(), Some(*next), true, 10);
+                assert_eq!(rest, expected[at + 1..], "{path:?} from {next:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_compressed_run_is_finished_at_the_end_of_the_stream() {
+    let files = Files::new();
+    for path in packed(&files, b"a\nb\n") {
+        let source = FileSource::of(&path, Format::Text);
+        let part = opened(&source, None, None, true).unwrap();
+        assert!(part.end.unwrap() > part.start.offset, "something is left");
+        let mut reader = source.reader(vec![part.clone()]).unwrap();
+        drain(&mut *reader, 10).unwrap();
+        let progress = reader.progress()[0];
+        assert!(progress.finished && progress.caught_up);
+        assert_eq!((progress.next.offset, progress.lag), (4, Some(0)));
+
+        // Nothing is left: the end is where reading would begin.
+        let done = opened(&source, Some(progress.next), None, true).unwrap();
+        assert_eq!(done.end, Some(4));
+        assert!(source.reader(vec![done]).unwrap().progress()[0].finished);
+
+        // A member added later is not part of the run that began before, but of a new one.
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend(if Compression::of(&path) == Compression::Gzip {
+            gzip(b"c\n")
+        } else {
+            zstd(b"c\n")
+        });
+        std::fs::write(&path, bytes).unwrap();
+        let again = opened(&source, None, part.end, true).unwrap();
+        assert_eq!(again.end, part.end);
+        let mut reader = source.reader(vec![again]).unwrap();
+        assert_eq!(drain(&mut *reader, 10).unwrap().len(), 2);
+        assert!(reader.progress()[0].finished);
+        let new = read(&source, Some(progress.next), true, 10);
+        assert_eq!(new[0].1, b"c");
+
+        // Unbounded it is caught up, and never finished.
+        let mut reader = source
+            .reader(vec![opened(&source, None, None, false).unwrap()])
+            .unwrap();
+        drain(&mut *reader, 10).unwrap();
+        assert!(reader.progress()[0].caught_up && !reader.progress()[0].finished);
+    }
+}
+
+#[test]
+fn damage_to_a_compressed_file_names_it() {
+    let files = Files::new();
+    let content = "some line of text\n".repeat(1_000);
+    for path in packed(&files, content.as_bytes()) {
+        let whole = std::fs::read(&path).unwrap();
+        let failed = |source: &FileSource, resume| {
+            let part = opened(source, resume, None, true)?;
+            drain(&mut *source.reader(vec![part])?, 100).map(|_| ())
+        };
+        std::fs::write(&path, &whole[..whole.len() - 7]).unwrap();
+        let error = failed(&FileSource::of(&path, Format::Text), None)
+            .unwrap_err()
+            .to_string();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(error.contains(name) && error.contains("cut off"), "{error}");
+
+        let mut wrong = whole.clone();
+        wrong.truncate(4);
+        wrong.extend_from_slice(b"this is not what it says it is");
+        std::fs::write(&path, wrong).unwrap();
+        let error = failed(&FileSource::of(&path, Format::Text), None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(name) && (error.contains("damaged") || error.contains("cut off")),
+            "{error}"
+        );
+
+        // A shorter one in its place.
+        std::fs::write(&path, gzip(b"x\n")).unwrap();
+        if Compression::of(&path) == Compression::Gzip {
+            let beyond = Position {
+                offset: 1_000,
+                record: 50,
+            };
+            let error = failed(&FileSource::of(&path, Format::Text), Some(beyond)).unwrap_err();
+            assert!(error.to_string().contains("was cut or replaced"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_compressed_csv_file_has_its_header() {
+    let files = Files::new();
+    let path = files.dir.path().join("x.csv.gz");
+    std::fs::write(&path, gzip(b"a,b\n1,\"x\ny\"\n2,z\n")).unwrap();
+    let source = FileSource::of(&path, Format::Csv);
+    let got = read(&source, None, true, 10);
+    assert_eq!(source.header().unwrap(), b"a,b");
+    let lines: Vec<_> = got.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(lines, [2, 4]);
 }

@@ -17,8 +17,24 @@ fn connectors_of_sources() {
             &["`path` is missing in `file` of [sources.s]"],
         ),
         (
-            "[sources.s]\nfile = { path = «\"a.parquet\" }\n",
-            &["`.parquet` files are not supported yet"],
+            "[sources.s]\nfile = { path = «\"a.avro\" }\n",
+            &["`.avro` files are not supported yet"],
+        ),
+        (
+            "[sources.s]\nfile = { path = «\"a.parquet.gz\" }\n",
+            &["Parquet compresses its columns itself"],
+        ),
+        (
+            "[sources.s]\nfile = { path = «\"a.gz\" }\n",
+            &["add format = \"json\", \"csv\", \"text\""],
+        ),
+        (
+            "[sources.s]\nformat = «\"csv\"\nkafka = { topic = \"t\", brokers = \"h:1\" }\n",
+            &["no header line"],
+        ),
+        (
+            "[sources.s]\nformat = «\"parquet\"\nkafka = { topic = \"t\", brokers = \"h:1\" }\n",
+            &["a format of files"],
         ),
         (
             "[sources.s]\nfile = { path = «\"a.log\" }\n",
@@ -45,12 +61,32 @@ fn connectors_of_sources() {
             &["is no name of a topic"],
         ),
         (
-            "[sources.s]\nkafka = { «topics = [\"a\"], brokers = \"h:1\" }\n",
-            &["`topics` in `kafka` of [sources.s] is not supported yet"],
+            "[sources.s]\nkafka = { topics = «[], brokers = \"h:1\" }\n",
+            &["`topics` names no topic"],
         ),
         (
-            "[sources.s]\nkafka = { «pattern = \"a.*\", brokers = \"h:1\" }\n",
-            &["not supported yet"],
+            "[sources.s]\nkafka = { topics = [\"a\", «\"b c\", «\"a\"], brokers = \"h:1\" }\n",
+            &["is no name of a topic", "names \"a\" twice"],
+        ),
+        (
+            "[sources.s]\nkafka = { topic = \"a\", «pattern = \"a.*\", brokers = \"h:1\" }\n",
+            &["`topic` and `pattern` both name topics"],
+        ),
+        (
+            "[sources.s]\nkafka = { pattern = «\"a(\", brokers = \"h:1\" }\n",
+            &["unclosed group"],
+        ),
+        (
+            "[sources.s]\nkafka = { pattern = «\"a)|(b\", brokers = \"h:1\" }\n",
+            &["is no pattern of topics"],
+        ),
+        (
+            "[sources.s]\nkafka = { pattern = «\"a.*\", brokers = \"embedded\" }\n",
+            &["topics = ["],
+        ),
+        (
+            "[sources.s]\n«kafka = { brokers = \"h:1\" }\n",
+            &["`topic` is missing"],
         ),
         (
             "[sources.s]\nkafka = { topic = \"t\", start = «\"first\", brokers = \"h:1\" }\n",
@@ -130,8 +166,13 @@ fn fields_and_event_time() {
             &["did you mean \"string\"?"],
         ),
         (
-            "fields = { a = «\"decimal(10,2)\", b = «\"date\" }",
-            &["not supported yet", "not supported yet"],
+            "fields = { a = «\"decimal\", b = «\"decimal(39,2)\", c = «\"decimal(2,3)?\", d = «\"dat\" }",
+            &[
+                "\"decimal(10,2)\"",
+                "1 to 38 digits",
+                "1 to 38 digits",
+                "did you mean \"date\"?",
+            ],
         ),
         ("fields = { a = «7 }", &["expected a type"]),
         ("«fields = {}", &["names no column"]),
@@ -147,7 +188,39 @@ fn fields_and_event_time() {
             "fields = { «a = { path = \"x\" } }",
             &["`type` is missing in field `a`"],
         ),
-        ("fields = { «_time = \"timestamp\" }", &["reserved"]),
+        ("fields = { «_thing = \"timestamp\" }", &["reserved"]),
+        (
+            "fields = { a = \"string\", «_ofset = \"int\" }",
+            &["did you mean `_offset`?"],
+        ),
+        (
+            "fields = { a = \"string\", «_key = \"string\" }",
+            &["of a file's records `_offset`"],
+        ),
+        (
+            "fields = { a = \"string\", _offset = «\"string\" }",
+            &["it is \"int\""],
+        ),
+        (
+            "fields = { a = \"string\", _key = «\"int\" }",
+            &["it is \"string\" or \"bytes\""],
+        ),
+        (
+            "fields = { a = \"string\", _key = «{} }",
+            &["expected a type"],
+        ),
+        (
+            "format = \"text\"\nfields = { «a = \"int\" }",
+            &["text has one field"],
+        ),
+        (
+            "format = \"text\"\nfields = { a = \"string\", «b = \"string\" }",
+            &["text has one field"],
+        ),
+        (
+            "format = \"text\"\nfields = { «_offset = \"int\" }",
+            &["text has one field"],
+        ),
         (
             "fields = { a = \"string\" }\nevent_time = { field = «\"b\" }",
             &["has no column `b`"],
@@ -187,7 +260,7 @@ fn tables() {
     let cases: &[(&str, &[&str])] = &[
         (
             "[tables.«t]\nkey = \"a\"\nfields = { a = \"string\" }\n",
-            &["`file` is missing"],
+            &["[tables.t] names no connector"],
         ),
         (
             "[tables.«t]\nfile = { path = \"t.csv\" }\nfields = { a = \"string\" }\n",
@@ -203,7 +276,19 @@ fn tables() {
         ),
         (
             "[tables.t]\n«kafka = { topic = \"t\" }\nkey = \"a\"\nfields = { a = \"string\" }\n",
-            &["`kafka` in [tables.t] is not supported yet"],
+            &["no brokers are named"],
+        ),
+        (
+            "[tables.t]\nkafka = { topic = \"t\", brokers = \"h:1\" }\nformat = «\"csv\"\nkey = \"a\"\nfields = { a = \"string\" }\n",
+            &["no header line"],
+        ),
+        (
+            "[tables.t]\nfile = { path = \"t.csv\" }\n«kafka = { topic = \"t\", brokers = \"h:1\" }\nkey = \"a\"\nfields = { a = \"string\" }\n",
+            &["two connectors"],
+        ),
+        (
+            "[tables.t]\nfile = { path = \"t.csv\" }\nkey = \"a\"\nfields = { a = \"string\", «_key = \"string\" }\n",
+            &["there is no `_key` here"],
         ),
     ];
     with_source(cases);
