@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Example, HOUR, MINUTE, WORKERS, cents, float, millis, object, text, time, windows};
+use super::{Example, WORKERS, cents, float, millis, object, text};
+use crate::support::times::{HOUR, MINUTE, time, windows};
 use crate::support::{assert_same_rows, oracle::shown};
 
 /// The payments of each card in the order of their times.

@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{Example, MINUTE, WORKERS, Windows, float, millis, object, text, time, windows};
+use super::{Example, WORKERS, Windows, float, millis, object, text};
 use crate::support::assert_same_rows;
+use crate::support::times::{MINUTE, time, windows};
 
 pub fn agrees() {
     for workers in WORKERS {

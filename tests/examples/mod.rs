@@ -18,7 +18,7 @@ use libtest_mimic::Trial;
 use serde_json::{Map, Number, Value};
 use tempfile::TempDir;
 
-use crate::support::{binary, plugin, read_rows, root, trial};
+use crate::support::{binary, plugin, read_rows, root, times, trial};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -161,40 +161,8 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// Milliseconds since 2026-03-01T00:00:00Z of a time in that month, as the data write it.
 fn millis(time: &Value) -> i64 {
-    let text = time.as_str().expect("a time");
-    assert!(
-        text.starts_with("2026-03-") && text.ends_with('Z'),
-        "{text}"
-    );
-    let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().expect("a time");
-    let seconds = ((number(8..10) - 1) * 24 + number(11..13)) * 3_600 + number(14..16) * 60;
-    let fraction = if text.len() > 20 { number(20..23) } else { 0 };
-    (seconds + number(17..19)) * 1_000 + fraction
-}
-
-/// The opposite of [`millis`], as the host writes it: no fraction where there is none.
-fn time(millis: i64) -> Value {
-    let (day, seconds) = (
-        millis.div_euclid(86_400_000) + 1,
-        millis.rem_euclid(86_400_000) / 1_000,
-    );
-    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    let fraction = match millis.rem_euclid(1_000) {
-        0 => String::new(),
-        rest => format!(".{rest:03}"),
-    };
-    format!("2026-03-{day:02}T{hours:02}:{minutes:02}:{seconds:02}{fraction}Z").into()
-}
-
-const MINUTE: i64 = 60_000;
-const HOUR: i64 = 60 * MINUTE;
-
-/// The windows `[start, end)` of `size`, one every `every`, that hold `time`.
-fn windows(time: i64, size: i64, every: i64) -> impl Iterator<Item = (i64, i64)> {
-    let last = time.div_euclid(every) * every;
-    (0..size / every).map(move |i| (last - i * every, last - i * every + size))
+    times::millis(time.as_str().expect("a time"))
 }
 
 /// Rows by key and window.

@@ -5,9 +5,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{
-    Example, HOUR, MINUTE, WORKERS, Windows, cents, float, millis, object, text, time, windows,
-};
+use super::{Example, WORKERS, Windows, cents, float, millis, object, text};
+use crate::support::times::{HOUR, MINUTE, time, windows};
 use crate::support::{assert_same_rows, oracle::shown};
 
 const REGIONS: [&str; 4] = ["north", "south", "east", "west"];
