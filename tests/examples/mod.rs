@@ -210,7 +210,11 @@ fn readmes() {
         let output = example.command().output().expect("the binary starts");
         example.succeeded(&output);
         let printed = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(printed, shown, "{name}: printed, and shown in the README");
+        // On a slow machine earlier pictures come before the last one.
+        assert!(
+            printed.ends_with(shown),
+            "{name}: printed\n{printed}\nand shown in the README\n{shown}"
+        );
         let again = example.command().output().expect("the binary starts");
         example.succeeded(&again);
         let said = String::from_utf8_lossy(&again.stderr);
