@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,13 +16,13 @@ use tempfile::TempDir;
 
 use crate::crash::wait;
 use crate::support::data::Data;
-use crate::support::{Pipeline, assert_same_rows, read_rows, trial};
+use crate::support::{Pipeline, read_rows, trial};
 
 pub fn trials() -> Vec<Trial> {
-    vec![trial(
-        "webhook_rows_come_once_by_their_ids_through_kills",
-        kills,
-    )]
+    vec![
+        trial("webhook_rows_come_once_by_their_ids_through_kills", kills),
+        trial("webhook_certificates_are_checked", certificates),
+    ]
 }
 
 /// Rows by id, and how often each came.
@@ -72,7 +74,7 @@ fn keep(received: &Received, body: &[u8]) {
     }
 }
 
-fn read_body(stream: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
+fn read_body(stream: &mut BufReader<impl Read>) -> Option<Vec<u8>> {
     let mut length = None;
     loop {
         let mut line = String::new();
@@ -127,9 +129,100 @@ fn kills() {
         again > 0,
         "nothing was ever sent twice: the test tests nothing"
     );
-    let rows = received.values().map(|(row, _)| row.clone()).collect();
-    let expected = read_rows(&data.transactions)
-        .into_iter()
-        .map(|row| serde_json::json!({ "user_id": row["user_id"], "amount": row["amount"] }));
-    assert_same_rows("rows by id", rows, expected.collect());
+    // Purchases of one user and amount are equal rows: only their ids tell them apart.
+    let mut rows: Vec<String> = received.values().map(|(row, _)| row.to_string()).collect();
+    let mut expected: Vec<String> = read_rows(&data.transactions)
+        .iter()
+        .map(|row| {
+            serde_json::json!({ "amount": row["amount"], "user_id": row["user_id"] }).to_string()
+        })
+        .collect();
+    rows.sort();
+    expected.sort();
+    assert_eq!(rows.len(), expected.len(), "{again} came more than once");
+    assert!(rows == expected, "rows differ");
+}
+
+/// A receiver behind a certificate for `localhost` that nobody has signed but itself; its port and the rows.
+fn receiver_with_tls(dir: &Path) -> (u16, Received) {
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]);
+    openssl.args([
+        "-addext",
+        "subjectAltName=DNS:localhost",
+        "-keyout",
+        "key.pem",
+        "-out",
+        "certificate.pem",
+    ]);
+    let output = openssl.current_dir(dir).output().expect("openssl starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let read = |file: &str| std::fs::read(dir.join(file)).unwrap();
+    let identity = native_tls::Identity::from_pkcs8(&read("certificate.pem"), &read("key.pem"));
+    let acceptor = native_tls::TlsAcceptor::new(identity.unwrap()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let received = Received::default();
+    let shared = received.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // A client that does not trust the certificate hangs up.
+            let Ok(stream) = acceptor.accept(stream.unwrap()) else {
+                continue;
+            };
+            let mut stream = BufReader::new(stream);
+            while let Some(body) = read_body(&mut stream) {
+                keep(&shared, &body);
+                let _ = stream
+                    .get_mut()
+                    .write_all(b"HTTP/1.1 204 None\r\ncontent-length: 0\r\n\r\n");
+            }
+        }
+    });
+    (port, received)
+}
+
+fn certificates() {
+    let dir = TempDir::new().unwrap();
+    let data = Data::write(dir.path(), 400, 32);
+    let (port, received) = receiver_with_tls(dir.path());
+    let ca = format!(
+        ", ca = \"{}\"",
+        dir.path().join("certificate.pem").display()
+    );
+    let cases = [
+        ("localhost", ca.as_str(), true),
+        ("127.0.0.1", &ca, false),
+        ("localhost", "", false),
+    ];
+    for (host, ca, trusted) in cases {
+        received.lock().unwrap().clear();
+        let run = Pipeline::new(
+            1,
+            &format!(
+                "{}[sinks.hook]\nfrom = [\"transactions\"]\nwebhook = {{ url = \"https://{host}:{port}/\"{ca} }}\n",
+                data.transactions("")
+            ),
+        );
+        let output = run.command(&[]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), trusted, "{host}{ca}: {said}");
+        let expected = if trusted { 100 } else { 0 };
+        assert_eq!(received.lock().unwrap().len(), expected, "{host}{ca}");
+        assert!(trusted || said.contains("`ca`"), "{said}");
+    }
 }

@@ -76,6 +76,8 @@ pub const TOP_ROWS_MAX: usize = 10_000;
 
 /// The file of a reference table; every worker's lookups share one copy of its rows.
 pub const TABLE_BYTES_MAX: u64 = 1 << 30;
+/// Changes of a table collected before its rows are copied for them, while a topic is read for the first time.
+pub const TABLE_PENDING_BYTES_MIN: usize = 16 << 20;
 
 /// Key groups a pipeline's state is divided into unless it says otherwise.
 pub const KEY_GROUPS_DEFAULT: u16 = 128;

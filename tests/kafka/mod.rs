@@ -2,6 +2,7 @@
 
 mod ecommerce;
 mod faults;
+mod inputs;
 mod reading;
 
 use std::collections::BTreeMap;
@@ -19,11 +20,16 @@ use crate::support::kafka::{self, Broker};
 const PATIENCE: Duration = Duration::from_secs(90);
 
 pub fn trials() -> Vec<Trial> {
-    [reading::tests(), faults::tests(), ecommerce::tests()]
-        .concat()
-        .into_iter()
-        .map(|(name, test)| trial(name, test))
-        .collect()
+    [
+        reading::tests(),
+        inputs::tests(),
+        faults::tests(),
+        ecommerce::tests(),
+    ]
+    .concat()
+    .into_iter()
+    .map(|(name, test)| trial(name, test))
+    .collect()
 }
 
 type Test = (&'static str, fn());

@@ -28,6 +28,10 @@ pub fn tests() -> Vec<Test> {
         ("postgres_of_another_state_is_refused", another_state),
         ("postgres_that_is_away_is_waited_for", away),
         (
+            "postgres_that_is_away_does_not_hold_up_a_stop",
+            stop_while_away,
+        ),
+        (
             "postgres_certificates_are_checked_as_sslmode_says",
             certificates,
         ),
@@ -347,6 +351,45 @@ fn away() {
     server.up();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(table(&database, "bought"), expected(&data));
+}
+
+/// Once while it waits at its start, once in the middle: what was decided is staged, and the next run writes it.
+fn stop_while_away() {
+    let dir = TempDir::new().unwrap();
+    let data = Data::write(dir.path(), 8_000, 29);
+    let server = Server::prepare();
+    server.up();
+    let database = server.database();
+    server.crash();
+    let run = pipeline(
+        &data,
+        "limit = { per_second = 1000, per_epoch = 50 }",
+        "table = \"bought\", create = true",
+    );
+    for started in [false, true] {
+        if started {
+            server.up();
+        }
+        let mut child = command(&run, &database.url()).spawn().unwrap();
+        assert!(
+            wait(&mut child, Duration::from_millis(500)).is_none(),
+            "it does not wait"
+        );
+        if started {
+            server.crash();
+            assert!(
+                wait(&mut child, Duration::from_millis(300)).is_none(),
+                "it does not wait"
+            );
+        }
+        // SAFETY: a signal to a process that this test started and has not waited for.
+        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        let ended = wait(&mut child, Duration::from_secs(60));
+        assert!(ended.is_some(), "SIGTERM is not heard, started: {started}");
+    }
+    server.up();
+    succeed(&run, &database);
     assert_eq!(table(&database, "bought"), expected(&data));
 }
 

@@ -19,6 +19,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use tidemill::kafka::admin;
@@ -174,6 +175,35 @@ impl Broker {
         producer
             .flush(ANSWER_WITHIN)
             .expect("all records acknowledged");
+    }
+
+    /// Writes a record with its key and headers; without a value it is a tombstone.
+    pub fn produce_keyed(
+        &self,
+        topic: &str,
+        partition: i32,
+        key: &str,
+        headers: &[(&str, Option<&str>)],
+        value: Option<&str>,
+    ) {
+        let producer: BaseProducer = self.client().create().expect("a producer");
+        let mut all = OwnedHeaders::new();
+        for (key, value) in headers {
+            all = all.insert(Header { key, value: *value });
+        }
+        let mut record = BaseRecord::to(topic)
+            .partition(partition)
+            .timestamp(1_767_225_600_000)
+            .key(key);
+        if !headers.is_empty() {
+            record = record.headers(all);
+        }
+        if let Some(value) = value {
+            record = record.payload(value);
+        }
+        let sent = producer.send(record);
+        sent.map_err(|(error, _)| error).expect("room in the queue");
+        producer.flush(ANSWER_WITHIN).expect("acknowledged");
     }
 
     /// Begins a transaction that has written `values` to a partition.

@@ -68,6 +68,8 @@ pub struct Coordinator {
     done: Vec<Option<Micros>>,
     /// By step: [`plan::Step::holds_back`](crate::pipeline::plan::Step::holds_back).
     holds_back: Vec<Micros>,
+    /// By source: its rows have event times.
+    timed: Vec<bool>,
     /// By source: the group of sources whose rows meet in some step.
     meeting: Vec<usize>,
     epoch: u64,
@@ -109,6 +111,11 @@ impl Coordinator {
             watermarks: plan.steps.iter().map(|s| watermark(&s.name)).collect(),
             done: vec![None; plan.steps.len()],
             holds_back: plan.steps.iter().map(|s| s.holds_back).collect(),
+            timed: plan
+                .sources
+                .iter()
+                .map(|s| s.event_time.is_some())
+                .collect(),
             meeting: catch_up::groups(plan),
             epoch: 0,
             checkpoint_every: plan.host.checkpoint_every,
@@ -208,12 +215,14 @@ impl Coordinator {
                 .collect();
             let (highest, watermark) =
                 (self.times[source].highest(), self.times[source].watermark());
+            let old = self.meta.sources.remove(name).unwrap_or_default();
             self.meta.sources.insert(
                 name.clone(),
                 SourceMeta {
                     positions,
                     highest,
                     watermark,
+                    topics: old.topics,
                 },
             );
         }
@@ -359,9 +368,11 @@ impl Coordinator {
     /// Partitions that lead in event time wait for those behind that have unread input.
     fn let_behind_catch_up(&self, paused: &mut [Vec<u32>]) {
         let partitions = self.times.iter().enumerate().flat_map(|(source, time)| {
-            let unread = move |p: u32| {
-                let p = &self.positions[source][&p];
-                !p.caught_up && !p.finished
+            // Nobody waits for what has no event time, nor for what is not read because it waits itself.
+            let held = &paused[source];
+            let unread = move |id: u32| {
+                let p = &self.positions[source][&id];
+                self.timed[source] && !p.caught_up && !p.finished && !held.contains(&id)
             };
             time.partitions().map(move |(id, highest)| Lead {
                 source,
@@ -372,7 +383,8 @@ impl Coordinator {
                 unread: unread(id),
             })
         });
-        for (source, partition) in catch_up::waiting(&partitions.collect::<Vec<_>>()) {
+        let partitions: Vec<Lead> = partitions.collect();
+        for (source, partition) in catch_up::waiting(&partitions) {
             if !paused[source].contains(&partition) {
                 paused[source].push(partition);
             }

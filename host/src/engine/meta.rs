@@ -29,6 +29,9 @@ pub struct SourceMeta {
     /// Highest event time seen by partition.
     pub highest: BTreeMap<u32, Micros>,
     pub watermark: Micros,
+    /// What the numbers of partitions are made of: a source's topics, in the order in which they were first seen.
+    #[serde(default)]
+    pub topics: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ use crate::engine::versions::Versions;
 use crate::engine::watermark::Mode;
 use crate::engine::worker::Worker;
 use crate::error::{ConnectorError, RunError};
-use crate::kafka::{EmbeddedBroker, KafkaDeadLetters, KafkaSink, KafkaSource};
+use crate::kafka::{EmbeddedBroker, KafkaDeadLetters, KafkaSink, KafkaSource, KafkaTable};
 use crate::pipeline::plan::{self, Plan, SinkConnector, SourceConnector};
 use crate::plugin::{Component, Runtime};
 use crate::sink::console::ConsoleSink;
@@ -35,7 +35,7 @@ use crate::source::parquet::ParquetSource;
 use crate::source::{Partition, Source};
 use crate::state::Meta;
 use crate::state::store::{Prepared, Store};
-use crate::table::TableSet;
+use crate::table::{Connect, TableSet};
 use crate::time::NO_TIME;
 
 /// How a run is to go.
@@ -103,7 +103,7 @@ pub fn open(
     let partitions = resolve_partitions(&plan, &sources, &mut meta, options)?;
     let (sinks, consoles) = open_sinks(&plan, &meta, &store, options)?;
     let letters = open_dead_letters(&plan, &meta)?;
-    let tables = TableSet::load(&plan.tables)?;
+    let tables = TableSet::open(&plan.tables, &connect(&plan), &*options.stop)?;
     let mut versions = Versions::open(&plan.host.state)?;
     let now = options.clock.now();
     if fresh {
@@ -181,18 +181,7 @@ fn read_meta(meta: Meta) -> Result<EngineMeta, RunError> {
 fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, RunError> {
     let open = |s: &plan::Source| -> Result<Box<dyn Source>, RunError> {
         Ok(match &s.connector {
-            SourceConnector::Kafka {
-                cluster,
-                topics,
-                start,
-            } => {
-                let plan::Topics::Named(topics) = topics else {
-                    todo!()
-                };
-                Box::new(KafkaSource::new(
-                    &s.name, &plan.name, cluster, &topics[0], *start,
-                ))
-            }
+            SourceConnector::Kafka { .. } => Box::new(KafkaSource::of_plan(s, &plan.name)),
             SourceConnector::File { .. } if s.format == plan::Format::Parquet => {
                 Box::new(ParquetSource::new(s))
             }
@@ -209,6 +198,21 @@ fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, 
     plan.sources.iter().map(open).collect()
 }
 
+/// How the topics of tables are opened.
+fn connect(plan: &Plan) -> Arc<Connect> {
+    let pipeline = plan.name.clone();
+    Arc::new(move |table, stop| match &table.connector {
+        plan::TableConnector::Kafka { cluster, topic } => {
+            let opened = KafkaTable::open(&table.name, &pipeline, cluster, topic, stop)?;
+            Ok(Box::new(opened))
+        }
+        plan::TableConnector::File { path } => {
+            let place = path.display().to_string();
+            Err(ConnectorError::failed(place, "a file is no topic"))
+        }
+    })
+}
+
 /// A finished pipeline has nothing to do if every source ends where it was read to.
 fn nothing_new(
     plan: &Plan,
@@ -223,6 +227,7 @@ fn nothing_new(
         let Some(was) = old.sources.get(&plan.name) else {
             return Ok(false);
         };
+        source.recall(&was.topics);
         let found = source.partitions(&was.positions, &BTreeMap::new(), true, &*options.stop)?;
         if found
             .iter()
@@ -331,7 +336,9 @@ fn resolve_partitions(
                 ..SourceMeta::default()
             });
         let known = old_ends.get(&plan.name).cloned().unwrap_or_default();
+        source.recall(&entry.topics);
         let partitions = source.partitions(&entry.positions, &known, bounded, &*options.stop)?;
+        entry.topics = source.topics();
         entry.positions = partitions.iter().map(|p| (p.id, p.start)).collect();
         ends.insert(
             plan.name.clone(),

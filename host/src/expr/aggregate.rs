@@ -130,7 +130,8 @@ impl Aggregation {
 
 impl Accumulators {
     /// Takes row i of `inputs` into group `groups[i]`; there are `total_groups`, never fewer than before. `groups` is as
-    /// long as the inputs and below `total_groups`. After an error the partial results are of no use.
+    /// long as the inputs and below `total_groups`; a group that is new in this call has a row in it (or has no result: of
+    /// a call without nulls it is taken to have a value). After an error the partial results are of no use.
     pub fn update(
         &mut self,
         inputs: &Inputs,
@@ -146,7 +147,8 @@ impl Accumulators {
         Ok(())
     }
 
-    /// Takes row i of `states`, columns of [`Aggregation::state_schema`], into group `groups[i]`.
+    /// Takes row i of `states`, columns of [`Aggregation::state_schema`], into group `groups[i]`; new groups have a row, as
+    /// in [`update`](Self::update).
     pub fn merge(
         &mut self,
         states: &[ArrayRef],

@@ -9,15 +9,19 @@
 
 pub mod admin;
 mod connection;
+mod context;
 mod dead_letters;
 mod embedded;
 mod feed;
+mod headers;
 mod producer;
 mod properties;
 mod queue;
 mod reader;
 mod sink;
 mod source;
+mod table;
+mod topics;
 
 pub use dead_letters::KafkaDeadLetters;
 pub use embedded::EmbeddedBroker;
@@ -26,6 +30,7 @@ pub use producer::TopicProducer;
 pub use properties::{check_mechanism, check_property};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
+pub use table::KafkaTable;
 
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::connection::{Link, cause, is_transient};
-use super::queue::{BatchConsumer, Fetched};
-use super::source::SourceContext;
+use super::context::SourceContext;
+use super::queue::{Asked, BatchConsumer, Fetched};
+use super::topics::{id, split};
 use crate::error::ConnectorError;
 use crate::limits::EPOCH_RECORDS_MAX;
 use crate::source::{About, Partition, Position, Progress, Reader, Record};
@@ -30,12 +31,15 @@ const EVENTS_MAX: usize = 64;
 
 pub(super) struct KafkaReader {
     batches: Option<BatchConsumer<SourceContext>>,
-    topic: String,
+    /// In the order of their numbers.
+    topics: Vec<String>,
     link: Arc<Link>,
     parts: Vec<Part>,
-    index: HashMap<i32, usize>,
+    index: HashMap<u32, usize>,
     probed: Instant,
     unknown: u32,
+    /// The topic that was said to be unknown.
+    suspect: usize,
     /// Why it is not known where librdkafka goes on.
     broken: Option<String>,
 }
@@ -58,27 +62,26 @@ impl Part {
 }
 
 impl KafkaReader {
+    /// `partitions` have the numbers that [`topics::id`] makes of `topics`.
     pub(super) fn open(
-        topic: &str,
+        topics: &[String],
         link: Arc<Link>,
         partitions: Vec<Partition>,
+        asked: Asked,
         consumer: impl FnOnce() -> Result<BaseConsumer<SourceContext>, ConnectorError>,
     ) -> Result<Self, ConnectorError> {
         let parts: Vec<Part> = partitions.iter().map(part).collect();
         let unread: Vec<&Part> = parts.iter().filter(|p| !p.finished()).collect();
         let batches = match unread.is_empty() {
             true => None,
-            false => Some(assign(topic, &link, &unread, consumer()?)?),
+            false => Some(assign(topics, &link, &unread, asked, consumer()?)?),
         };
         Ok(Self {
             batches,
-            topic: topic.to_owned(),
+            suspect: parts.first().map_or(0, Part::topic),
+            topics: topics.to_vec(),
             link,
-            index: parts
-                .iter()
-                .enumerate()
-                .map(|(at, p)| (p.id as i32, at))
-                .collect(),
+            index: parts.iter().enumerate().map(|(at, p)| (p.id, at)).collect(),
             parts,
             probed: Instant::now(),
             unknown: 0,
@@ -114,7 +117,7 @@ impl KafkaReader {
         let metadata = batches
             .consumer()
             .client()
-            .fetch_metadata(Some(&self.topic), PROBE_WAIT);
+            .fetch_metadata(Some(&self.topics[self.suspect]), PROBE_WAIT);
         let Ok(metadata) = metadata else {
             return Ok(());
         };
@@ -125,9 +128,11 @@ impl KafkaReader {
             .any(|t| t.error().is_none() && !t.partitions().is_empty());
         self.unknown = if known { 0 } else { self.unknown + 1 };
         if self.unknown > GONE_AFTER_PROBES {
-            return Err(self.link.failed(
-                "the topic no longer exists; create it again, or point the source at another one and run `tidemill reset`",
-            ));
+            return Err(self.link.failed(format!(
+                "the topic {} no longer exists; create it again, or point the source at another one and run `tidemill \
+                 reset`",
+                self.topics[self.suspect]
+            )));
         }
         Ok(())
     }
@@ -140,7 +145,7 @@ impl KafkaReader {
         let mut done = TopicPartitionList::new();
         for part in self.parts.iter_mut().filter(|p| p.finished() && !p.stopped) {
             part.stopped = true;
-            done.add_partition(&self.topic, part.id as i32);
+            done.add_partition(&self.topics[part.topic()], part.partition());
         }
         if done.count() > 0
             && let Err(error) = batches.consumer().pause(&done)
@@ -165,18 +170,23 @@ fn part(partition: &Partition) -> Part {
 }
 
 fn assign(
-    topic: &str,
+    topics: &[String],
     link: &Link,
     parts: &[&Part],
+    asked: Asked,
     consumer: BaseConsumer<SourceContext>,
 ) -> Result<BatchConsumer<SourceContext>, ConnectorError> {
-    let ids: Vec<i32> = parts.iter().map(|p| p.id as i32).collect();
-    let batches = BatchConsumer::new(consumer, topic, &ids)
+    let ids: Vec<_> = parts.iter().map(|p| split(p.id)).collect();
+    let batches = BatchConsumer::new(consumer, topics, &ids, asked)
         .ok_or_else(|| link.failed("librdkafka gave no queue for the partitions"))?;
     let mut assignment = TopicPartitionList::with_capacity(parts.len());
     for part in parts {
         assignment
-            .add_partition_offset(topic, part.id as i32, Offset::Offset(part.next))
+            .add_partition_offset(
+                &topics[part.topic()],
+                part.partition(),
+                Offset::Offset(part.next),
+            )
             .map_err(|error| link.failed(cause(&error)))?;
     }
     batches
@@ -212,7 +222,8 @@ impl Reader for KafkaReader {
             // What comes meanwhile is not seen, so the end reported before says nothing any more.
             part.at_end = false;
             let list = if held { &mut hold } else { &mut free };
-            list.add_partition_offset(&self.topic, part.id as i32, Offset::Offset(part.next))
+            let (topic, partition) = (&self.topics[part.topic()], part.partition());
+            list.add_partition_offset(topic, partition, Offset::Offset(part.next))
                 .expect("an offset read is not negative");
         }
         if let Err(error) = hold_and_free(batches.consumer(), &hold, &free) {
@@ -284,34 +295,49 @@ impl KafkaReader {
     ) -> Result<(), ConnectorError> {
         match fetched {
             Fetched::Record {
+                topic,
                 partition,
                 offset,
                 value,
+                key,
+                headers,
+                timestamp,
             } => {
                 self.link.seen();
-                if let Some(&at) = self.index.get(&partition) {
-                    self.parts[at].take(offset, value, each);
-                    self.unknown = 0;
+                let about = About {
+                    key,
+                    headers,
+                    topic: Some(&self.topics[topic]),
+                    partition: Some(partition),
+                    timestamp: timestamp.map(|millis| millis.saturating_mul(1_000)),
+                };
+                if let Some(at) = part_at(&self.index, topic, partition) {
+                    self.parts[at].take(offset, value, about, each);
+                    if topic == self.suspect {
+                        self.unknown = 0;
+                    }
                 }
                 Ok(())
             }
             Fetched::Event {
+                topic,
                 partition,
                 offset,
                 code,
                 text,
-            } => self.event(partition, offset, code, text),
+            } => self.event((topic, partition), offset, code, text),
         }
     }
 
     fn event(
         &mut self,
-        partition: i32,
+        (topic, partition): (usize, i32),
         offset: i64,
         code: RDKafkaErrorCode,
         text: &str,
     ) -> Result<(), ConnectorError> {
-        let part = self.index.get(&partition).map(|&at| &mut self.parts[at]);
+        let at = part_at(&self.index, topic, partition);
+        let part = at.map(|at| &mut self.parts[at]);
         match code {
             RDKafkaErrorCode::PartitionEOF => {
                 self.link.seen();
@@ -325,6 +351,7 @@ impl KafkaReader {
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownPartition => {
                 self.unknown = self.unknown.max(1);
+                self.suspect = topic;
                 Ok(())
             }
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
@@ -348,7 +375,7 @@ impl KafkaReader {
         let finished = part.finished();
         let last = match (part.end, &self.batches) {
             (Some(end), _) if finished => Some(end),
-            (_, Some(batches)) => batches.end_seen(part.id as i32),
+            (_, Some(batches)) => batches.end_seen(part.topic(), part.partition()),
             _ => None,
         };
         let lag = last.map(|last| u64::try_from(last - part.next).unwrap_or(0));
@@ -366,8 +393,28 @@ impl KafkaReader {
     }
 }
 
+fn part_at(index: &HashMap<u32, usize>, topic: usize, partition: i32) -> Option<usize> {
+    let id = id(topic, u32::try_from(partition).ok()?)?;
+    index.get(&id).copied()
+}
+
 impl Part {
-    fn take(&mut self, offset: i64, value: Option<&[u8]>, each: &mut dyn FnMut(Record<'_>)) {
+    fn topic(&self) -> usize {
+        split(self.id).0
+    }
+
+    /// The number in the topic.
+    fn partition(&self) -> i32 {
+        split(self.id).1
+    }
+
+    fn take(
+        &mut self,
+        offset: i64,
+        value: Option<&[u8]>,
+        about: About<'_>,
+        each: &mut dyn FnMut(Record<'_>),
+    ) {
         self.at_end = false;
         if self.end.is_some_and(|end| offset >= end) {
             // Beyond the end: whatever was before it has been read.
@@ -387,7 +434,7 @@ impl Part {
                 record: offset + 1,
             },
             value,
-            about: About::default(),
+            about,
         });
     }
 }

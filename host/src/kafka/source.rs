@@ -1,26 +1,28 @@
-//! A Kafka topic as a source: which partitions it has, where each begins and ends, and readers of them.
+//! Kafka topics as a source: which partitions they have, where each begins and ends, and readers of them.
 //!
 //! All partitions are assigned by hand. The consumer group bears the pipeline's name and holds nothing but the offsets of
 //! decided checkpoints, written for lag monitors and never read.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 use super::admin::{self, Topic};
 use super::connection::{self, Link, cause};
+use super::context::SourceContext;
 use super::properties::Scope;
+use super::queue::Asked;
 use super::reader::KafkaReader;
+use super::topics::{self, Numbering};
 use crate::error::ConnectorError;
-use crate::pipeline::plan::{Cluster, Start};
+use crate::pipeline::plan::{
+    self, Cluster, RecordPart, SourceConnector, Start, Topics, topic_pattern,
+};
 use crate::source::{Partition, Position, Reader, Source};
 
 /// Bounds memory (16 MB of fetched records a reader) and keeps fetching when the bound is met for a moment.
@@ -48,12 +50,14 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a running source looks for new partitions.
 const LOOK_FOR_PARTITIONS_EVERY: Duration = Duration::from_secs(60);
 
-/// A topic of a pipeline, all its partitions.
+/// Topics of a pipeline, all their partitions.
 pub struct KafkaSource {
     pipeline: String,
     cluster: Cluster,
-    topic: String,
+    topics: Topics,
     start: Start,
+    asked: Asked,
+    numbering: Mutex<Numbering>,
     link: Arc<Link>,
     control: Mutex<Control>,
 }
@@ -70,17 +74,59 @@ struct Control {
 impl KafkaSource {
     /// `name` is the source's name in the pipeline file. Nothing is connected yet.
     pub fn new(name: &str, pipeline: &str, cluster: &Cluster, topic: &str, start: Start) -> Self {
+        let topics = Topics::Named(vec![topic.to_owned()]);
+        Self::of(&format!("source {name}"), pipeline, cluster, topics, start)
+    }
+
+    /// The source of a plan. `source` must have a Kafka connector; anything else is a mistake of the caller.
+    pub fn of_plan(source: &plan::Source, pipeline: &str) -> Self {
+        let SourceConnector::Kafka {
+            cluster,
+            topics,
+            start,
+        } = &source.connector
+        else {
+            panic!("source {} is not Kafka", source.name);
+        };
+        let what = format!("source {}", source.name);
+        let mut this = Self::of(&what, pipeline, cluster, topics.clone(), *start);
+        this.asked = Asked {
+            headers: source.has_part(RecordPart::Headers),
+            timestamp: source.has_part(RecordPart::Timestamp),
+        };
+        this
+    }
+
+    /// `what` is what an error calls it.
+    pub(super) fn of(
+        what: &str,
+        pipeline: &str,
+        cluster: &Cluster,
+        topics: Topics,
+        start: Start,
+    ) -> Self {
         let hosts = connection::hosts(cluster);
+        let place = format!("{what} ({} at {hosts})", topics::shown(&topics));
+        let named = match &topics {
+            Topics::Named(names) => names.clone(),
+            Topics::Pattern(_) => Vec::new(),
+        };
         Self {
             pipeline: pipeline.to_owned(),
             cluster: cluster.clone(),
-            topic: topic.to_owned(),
+            topics,
             start,
-            link: Arc::new(Link::new(format!(
-                "source {name} (topic {topic} at {hosts})"
-            ))),
+            asked: Asked::default(),
+            numbering: Mutex::new(Numbering::new(named)),
+            link: Arc::new(Link::new(place)),
             control: Mutex::default(),
         }
+    }
+
+    fn numbering(&self) -> MutexGuard<'_, Numbering> {
+        self.numbering
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn consumer(&self) -> Result<BaseConsumer<SourceContext>, ConnectorError> {
@@ -109,21 +155,21 @@ impl KafkaSource {
         id: u32,
         (low, high): (i64, i64),
         resume: &BTreeMap<u32, Position>,
-        by_time: &BTreeMap<u32, i64>,
+        by_time: Option<i64>,
     ) -> Result<i64, ConnectorError> {
         if let Some(position) = resume.get(&id) {
-            return self.resumable(id, position.offset, low, high);
+            return self.resumable(topics::split(id).1, position.offset, low, high);
         }
         Ok(match self.start {
             Start::Earliest => low,
             // A partition that appeared after the first start is read whole.
             Start::Latest if !resume.is_empty() => low,
             Start::Latest => high,
-            Start::At(_) => by_time.get(&id).copied().unwrap_or(high),
+            Start::At(_) => by_time.unwrap_or(high),
         })
     }
 
-    fn resumable(&self, id: u32, offset: i64, low: i64, high: i64) -> Result<i64, ConnectorError> {
+    fn resumable(&self, id: i32, offset: i64, low: i64, high: i64) -> Result<i64, ConnectorError> {
         if (low..=high).contains(&offset) {
             return Ok(offset);
         }
@@ -137,15 +183,20 @@ impl KafkaSource {
         )))
     }
 
-    /// Positions of partitions that the topic does not have.
+    /// Positions of partitions that the topic at `place` does not have.
     fn refuse_missing(
         &self,
+        place: usize,
         topic: &Topic,
         resume: &BTreeMap<u32, Position>,
     ) -> Result<(), ConnectorError> {
-        match resume.keys().find(|id| !topic.partitions.contains(id)) {
+        let mut known = resume.keys().map(|&id| topics::split(id));
+        let is_gone = |&(of, partition): &(usize, i32)| {
+            of == place && !topic.partitions.contains(&(partition as u32))
+        };
+        match known.find(is_gone) {
             None => Ok(()),
-            Some(id) => Err(self.link.failed(format!(
+            Some((_, id)) => Err(self.link.failed(format!(
                 "the state has a position in partition {id}, but the topic has {} partitions: was it deleted and \
                  created anew? `tidemill reset` gives up the pipeline's state and starts anew",
                 topic.partitions.len()
@@ -153,10 +204,76 @@ impl KafkaSource {
         }
     }
 
+    /// The topics to read, each with its place in the numbering, which gets the new ones.
+    fn places(&self, found: Vec<String>, resume: &BTreeMap<u32, Position>) -> Vec<(usize, String)> {
+        let mut numbering = self.numbering();
+        let places = found
+            .into_iter()
+            .map(|topic| (numbering.place(&topic), topic));
+        let places: Vec<_> = places.collect();
+        let read = |id: &u32| {
+            places
+                .iter()
+                .any(|(place, _)| *place == topics::split(*id).0)
+        };
+        let mut gone: Vec<_> = resume
+            .keys()
+            .filter(|id| !read(id))
+            .filter_map(|&id| Some(numbering.split(id)?.0))
+            .collect();
+        gone.dedup();
+        for topic in gone {
+            tracing::warn!(
+                "{}: topic {topic} is no longer read: it is gone, or the pipeline file no longer names it",
+                self.link.place()
+            );
+        }
+        places
+    }
+
+    /// Where the partitions of one topic begin and end.
+    fn partitions_of(
+        &self,
+        consumer: &BaseConsumer<SourceContext>,
+        (place, name): (usize, &str),
+        resume: &BTreeMap<u32, Position>,
+        ends: &BTreeMap<u32, i64>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<(Partition, i64)>, ConnectorError> {
+        let topic = admin::topic(consumer, &self.link, name, stop)?;
+        self.refuse_missing(place, &topic, resume)?;
+        let by_time = self.offsets_by_time(consumer, name, &topic.partitions, stop)?;
+        let mut found = Vec::with_capacity(topic.partitions.len());
+        for &number in &topic.partitions {
+            let id = topics::id(place, number).ok_or_else(|| {
+                self.link
+                    .failed(format!("partition {number} of {name} is one too many"))
+            })?;
+            let bounds = admin::ask(consumer, &self.link, stop, |timeout| {
+                consumer
+                    .client()
+                    .fetch_watermarks(name, number as i32, timeout)
+            })?;
+            let by_time = by_time.get(&number).copied();
+            let start = self.start_of(id, bounds, resume, by_time)?;
+            let partition = Partition {
+                id,
+                start: Position {
+                    offset: start,
+                    record: start,
+                },
+                end: None,
+            };
+            found.push((partition, ends.get(&id).copied().unwrap_or(bounds.1)));
+        }
+        Ok(found)
+    }
+
     /// The first offset of each partition whose record is not older than `Start::At`; empty for the other rules.
     fn offsets_by_time(
         &self,
         consumer: &BaseConsumer<SourceContext>,
+        topic: &str,
         partitions: &[u32],
         stop: &dyn Fn() -> bool,
     ) -> Result<BTreeMap<u32, i64>, ConnectorError> {
@@ -168,7 +285,7 @@ impl KafkaSource {
         let mut wanted = TopicPartitionList::new();
         for &id in partitions {
             wanted
-                .add_partition_offset(&self.topic, id as i32, Offset::Offset(millis.max(0)))
+                .add_partition_offset(topic, id as i32, Offset::Offset(millis.max(0)))
                 .map_err(|error| self.link.failed(cause(&error)))?;
         }
         let found = admin::ask(consumer, &self.link, stop, |timeout| {
@@ -189,10 +306,14 @@ impl KafkaSource {
     /// Commits offsets of the group. Returns at once; what fails is told by the context.
     fn commit(&self, consumer: &BaseConsumer<SourceContext>, positions: &BTreeMap<u32, Position>) {
         let mut offsets = TopicPartitionList::with_capacity(positions.len());
+        let numbering = self.numbering().clone();
         for (&id, position) in positions {
+            let Some((topic, partition)) = numbering.split(id) else {
+                continue;
+            };
             let offset = Offset::Offset(position.offset);
             if offsets
-                .add_partition_offset(&self.topic, id as i32, offset)
+                .add_partition_offset(topic, partition, offset)
                 .is_err()
             {
                 return;
@@ -211,14 +332,32 @@ impl KafkaSource {
             return;
         }
         control.looked = Some(Instant::now());
+        let known = self.numbering().topics().to_vec();
+        // A topic that is like the pattern and new is news, too.
+        let pattern = match &self.topics {
+            Topics::Named(_) => None,
+            Topics::Pattern(pattern) => topic_pattern(pattern).ok(),
+        };
+        let only = known
+            .first()
+            .filter(|_| known.len() == 1 && pattern.is_none());
         let metadata = consumer
             .client()
-            .fetch_metadata(Some(&self.topic), Duration::from_millis(200));
-        let now = metadata.map_or(0, |m| m.topics().iter().map(|t| t.partitions().len()).sum());
+            .fetch_metadata(only.map(String::as_str), Duration::from_millis(200));
+        let is_read = |name: &str| {
+            known.iter().any(|topic| topic == name)
+                || pattern
+                    .as_ref()
+                    .is_some_and(|p| !name.starts_with("__") && p.is_match(name))
+        };
+        let now = metadata.map_or(0, |metadata| {
+            let read = metadata.topics().iter().filter(|t| is_read(t.name()));
+            read.map(|t| t.partitions().len()).sum()
+        });
         if now > control.partitions {
             let added = now - control.partitions;
             tracing::warn!(
-                "{}: the topic has {added} new partition(s); they are read from their beginning after a restart",
+                "{}: there are {added} new partition(s); they are read from their beginning after a restart",
                 self.link.place()
             );
             control.partitions = now;
@@ -235,26 +374,14 @@ impl Source for KafkaSource {
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<Partition>, ConnectorError> {
         let consumer = Arc::new(self.consumer()?);
-        let topic = admin::topic(&*consumer, &self.link, &self.topic, stop)?;
-        self.refuse_missing(&topic, resume)?;
-        let by_time = self.offsets_by_time(&consumer, &topic.partitions, stop)?;
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for &id in &topic.partitions {
-            let bounds = admin::ask(&*consumer, &self.link, stop, |timeout| {
-                consumer
-                    .client()
-                    .fetch_watermarks(&self.topic, id as i32, timeout)
-            })?;
-            let start = self.start_of(id, bounds, resume, &by_time)?;
-            let end = ends.get(&id).copied().unwrap_or(bounds.1);
-            partitions.push(Partition {
-                id,
-                start: Position {
-                    offset: start,
-                    record: start,
-                },
+        let found = topics::find(&self.topics, &consumer, &self.link, stop)?;
+        let mut partitions = Vec::new();
+        for (place, name) in self.places(found, resume) {
+            let of_topic = self.partitions_of(&consumer, (place, &name), resume, ends, stop)?;
+            partitions.extend(of_topic.into_iter().map(|(partition, end)| Partition {
                 end: bounded.then_some(end),
-            });
+                ..partition
+            }));
         }
         let mut control = self.control();
         control.partitions = partitions.len();
@@ -264,14 +391,27 @@ impl Source for KafkaSource {
     }
 
     fn reader(&self, partitions: Vec<Partition>) -> Result<Box<dyn Reader>, ConnectorError> {
-        let reader = KafkaReader::open(&self.topic, self.link.clone(), partitions, || {
-            self.consumer()
-        })?;
+        let topics = self.numbering().topics().to_vec();
+        let link = self.link.clone();
+        let reader = KafkaReader::open(&topics, link, partitions, self.asked, || self.consumer())?;
         Ok(Box::new(reader))
     }
 
     fn describe(&self, partition: u32, number: i64) -> Value {
-        json!({ "topic": self.topic, "partition": partition, "offset": number })
+        let numbering = self.numbering();
+        let (topic, partition) = numbering.split(partition).unwrap_or_default();
+        json!({ "topic": topic, "partition": partition, "offset": number })
+    }
+
+    fn topics(&self) -> Vec<String> {
+        self.numbering().topics().to_vec()
+    }
+
+    fn recall(&self, topics: &[String]) {
+        // A state of before there were several topics names none: its one topic is the first.
+        if !topics.is_empty() {
+            *self.numbering() = Numbering::new(topics.to_vec());
+        }
     }
 
     fn decided(&self, positions: &BTreeMap<u32, Position>) {
@@ -307,7 +447,9 @@ impl KafkaSource {
             .expect("partitions were asked for");
         let mut wanted = TopicPartitionList::new();
         for partition in partitions {
-            wanted.add_partition(&self.topic, partition.id as i32);
+            let numbering = self.numbering();
+            let (topic, number) = numbering.split(partition.id).expect("a partition found");
+            wanted.add_partition(topic, number);
         }
         let found = consumer
             .committed_offsets(wanted, Duration::from_secs(10))
@@ -320,47 +462,5 @@ impl KafkaSource {
                 _ => None,
             };
         found.elements().iter().map(offset).collect()
-    }
-}
-
-/// Context of the clients of one source.
-pub(super) struct SourceContext {
-    link: Arc<Link>,
-    committing: AtomicBool,
-    told: AtomicBool,
-}
-
-impl SourceContext {
-    pub(super) fn new(link: Arc<Link>) -> Self {
-        Self {
-            link,
-            committing: AtomicBool::new(false),
-            told: AtomicBool::new(false),
-        }
-    }
-}
-
-impl ClientContext for SourceContext {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.link.hear_log(facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.link.hear_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for SourceContext {
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        self.committing.store(false, Ordering::Relaxed);
-        if let Err(error) = result
-            && !self.told.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(
-                "{}: group offsets are not committed ({}); only lag monitors need them",
-                self.link.place(),
-                cause(&error)
-            );
-        }
     }
 }

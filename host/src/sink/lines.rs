@@ -53,7 +53,7 @@ impl LineWriter {
 }
 
 /// A writer for each input; with several inputs their rows begin with the column `step`.
-pub(super) fn json_writers(sink: &plan::Sink) -> Vec<RowWriter> {
+pub fn json_writers(sink: &plan::Sink) -> Vec<RowWriter> {
     let single = sink.inputs.len() == 1;
     let writer = |input: &plan::SinkInput| {
         if single {

@@ -94,6 +94,15 @@ pub trait Source: Send + Sync {
     /// What the `position` of a dead letter says, for example `{ "topic": .., "partition": .., "offset": .. }`.
     fn describe(&self, partition: u32, number: i64) -> serde_json::Value;
 
+    /// Names that the ids of partitions are made of, in the order in which they got their numbers; known once
+    /// [`partitions`](Self::partitions) has returned, and kept in the state.
+    fn topics(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The [`topics`](Self::topics) of the state that is gone on from; before [`partitions`](Self::partitions).
+    fn recall(&self, _topics: &[String]) {}
+
     /// A checkpoint with these positions is decided. Kafka commits group offsets here, for lag monitors only.
     fn decided(&self, _positions: &BTreeMap<u32, Position>) {}
 }

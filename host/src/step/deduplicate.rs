@@ -129,3 +129,6 @@ impl Step for Deduplicate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ pub mod lookup;
 pub mod order;
 pub mod project;
 pub mod session;
+#[cfg(test)]
+mod testing;
 pub mod top;
 pub mod transform;
 pub mod window;

@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, TimestampMicrosecondArray, UInt32Array};
+use arrow::compute::{concat, take};
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, RowParser, SortField};
 
@@ -48,9 +49,11 @@ pub struct Sessions {
 struct Session {
     start: Micros,
     last: Micros,
-    /// Numbers of the partial results that make it up, in the accumulators of the batch.
+    /// Groups of the rows of the batch that belong to it.
     groups: Vec<usize>,
-    /// Partial results as stored; empty once they are in a group.
+    /// Stored partial results that belong to it, by their place in [`Touched::stored`].
+    olds: Vec<usize>,
+    /// Partial results as stored; empty once they are among `olds`.
     stored: Vec<u8>,
 }
 
@@ -60,8 +63,8 @@ struct Touched {
     /// By slot: its place in `keys`.
     places: std::collections::HashMap<u32, usize>,
     keys: Vec<(u32, Vec<Session>)>,
-    /// Stored partial results and the group they go to.
-    stored: Vec<(Vec<u8>, usize)>,
+    /// Stored partial results of sessions that got rows.
+    stored: Vec<Vec<u8>>,
     groups: usize,
 }
 
@@ -101,6 +104,24 @@ impl Sessions {
         &self.spec.window.aggregation
     }
 
+    /// Rows whose keys are too long for the state are refused; the others stay.
+    fn with_short_keys(&mut self, batch: Batch, out: &mut Output) -> Batch {
+        let keys = key_columns(&batch, &self.spec.key);
+        let keys = self.encoder.encode(&keys, batch.rows());
+        let long: Vec<u32> = keys.too_long().map(|row| row as u32).collect();
+        if long.is_empty() {
+            return batch;
+        }
+        for &row in &long {
+            let reason = format!("its key is longer than {} bytes", limits::KEY_BYTES_MAX);
+            out.refuse(reason, batch.take(&[row]));
+        }
+        let others: Vec<u32> = (0..batch.rows() as u32)
+            .filter(|row| long.binary_search(row).is_err())
+            .collect();
+        batch.take(&others)
+    }
+
     /// Puts each row into a session; the group of its partial results, or [`NOBODY`] for a late row.
     fn assign(&mut self, batch: &Batch, touched: &mut Touched) -> Vec<usize> {
         touched.groups = NOBODY + 1;
@@ -120,7 +141,7 @@ impl Sessions {
         groups
     }
 
-    /// The partial results of every group, those of one session merged into its first.
+    /// The partial results of the sessions that got rows, in their order in `touched`.
     fn accumulate(
         &self,
         touched: &Touched,
@@ -128,45 +149,55 @@ impl Sessions {
         groups: &[usize],
     ) -> Result<Vec<ArrayRef>, String> {
         let mut accumulators = self.aggregation().accumulators();
-        if !touched.stored.is_empty() {
-            let rows = touched
-                .stored
-                .iter()
-                .map(|(bytes, _)| self.parser.parse(bytes));
-            let states = self.states.convert_rows(rows).map_err(|e| e.to_string())?;
-            let into: Vec<usize> = touched.stored.iter().map(|(_, group)| *group).collect();
-            accumulators.merge(&states, &into, touched.groups)?;
-        }
         accumulators.update(inputs, groups, touched.groups)?;
-        let states = accumulators.state()?;
-        let sessions = || touched.keys.iter().flat_map(|(_, sessions)| sessions);
-        if sessions().all(|s| s.groups.len() <= 1) {
-            return Ok(states);
+        let fresh = accumulators.state()?;
+        // Fresh ones first, then stored ones: from these each session takes its own.
+        let (mut own, mut of) = (Vec::new(), Vec::new());
+        for (number, session) in touched.changed().enumerate() {
+            let stored = session.olds.iter().map(|old| touched.groups + old);
+            own.extend(
+                session
+                    .groups
+                    .iter()
+                    .copied()
+                    .chain(stored)
+                    .map(|i| i as u32),
+            );
+            of.resize(own.len(), number);
         }
-        let mut into: Vec<usize> = (0..touched.groups).collect();
-        for session in sessions() {
-            session
-                .groups
-                .iter()
-                .for_each(|&g| into[g] = session.groups[0]);
+        let rows = touched.stored.iter().map(|bytes| self.parser.parse(bytes));
+        let stored = self.states.convert_rows(rows).map_err(|e| e.to_string())?;
+        let own = UInt32Array::from(own);
+        let gather = |(fresh, stored): (&ArrayRef, &ArrayRef)| {
+            let all = concat(&[fresh.as_ref(), stored.as_ref()])?;
+            take(&all, &own, None)
+        };
+        let gathered: Result<Vec<ArrayRef>, _> = fresh.iter().zip(&stored).map(gather).collect();
+        let gathered = gathered.map_err(|e| e.to_string())?;
+        let sessions = of.last().map_or(0, |last| last + 1);
+        if own.len() == sessions {
+            return Ok(gathered);
         }
-        accumulators.merge(&states, &into, touched.groups)?;
+        // In one call: it takes every session to have a value if none of the values is null.
+        accumulators.merge(&gathered, &of, sessions)?;
         accumulators.state()
     }
 
     /// Writes the sessions of a batch back.
     fn store(&mut self, touched: Touched, states: &[ArrayRef]) -> Result<(), StepError> {
         let rows = self.states.convert_columns(states).map_err(arrow_failed)?;
+        let mut changed = 0..;
         let mut blob = Vec::new();
         for (slot, sessions) in touched.keys {
             blob.clear();
             let mut alarm = NO_ALARM;
             for session in &sessions {
-                let state = match session.groups.first() {
-                    Some(&group) => rows.row(group).data().to_vec(),
-                    None => session.stored.clone(),
-                };
-                write(session.start, session.last, &state, &mut blob);
+                if session.groups.is_empty() {
+                    write(session.start, session.last, &session.stored, &mut blob);
+                } else {
+                    let row = rows.row(changed.next().expect("without an end"));
+                    write(session.start, session.last, row.data(), &mut blob);
+                }
                 alarm = alarm.min(session.last.saturating_add(self.gap));
             }
             self.table.set_blob(slot, &blob);
@@ -281,6 +312,7 @@ impl Touched {
                     start: time,
                     last: time,
                     groups: vec![group],
+                    olds: Vec::new(),
                     stored: Vec::new(),
                 },
             );
@@ -291,22 +323,34 @@ impl Touched {
         let session = &mut sessions[first];
         session.start = session.start.min(time);
         session.last = session.last.max(time);
-        let before = Session {
-            groups: Vec::new(),
-            ..session.clone()
-        };
-        session.stored.clear();
-        for mut other in std::iter::once(before).chain(joined) {
+        for mut other in joined {
             session.start = session.start.min(other.start);
             session.last = session.last.max(other.last);
             session.groups.append(&mut other.groups);
-            if !other.stored.is_empty() {
-                self.stored.push((other.stored, self.groups));
-                session.groups.push(self.groups);
-                self.groups += 1;
-            }
+            session.olds.append(&mut other.olds);
+            keep(&mut self.stored, other.stored, &mut session.olds);
+        }
+        let own = std::mem::take(&mut session.stored);
+        keep(&mut self.stored, own, &mut session.olds);
+        if session.groups.is_empty() {
+            session.groups.push(self.groups);
+            self.groups += 1;
         }
         session.groups[0]
+    }
+
+    /// The sessions that got rows.
+    fn changed(&self) -> impl Iterator<Item = &Session> {
+        let sessions = self.keys.iter().flat_map(|(_, sessions)| sessions);
+        sessions.filter(|s| !s.groups.is_empty())
+    }
+}
+
+/// Puts the partial results of a session with the stored ones, and their place with those of the session.
+fn keep(all: &mut Vec<Vec<u8>>, stored: Vec<u8>, olds: &mut Vec<usize>) {
+    if !stored.is_empty() {
+        olds.push(all.len());
+        all.push(stored);
     }
 }
 
@@ -329,6 +373,7 @@ fn read(mut blob: &[u8]) -> Vec<Session> {
             start: number(0),
             last: number(8),
             groups: Vec::new(),
+            olds: Vec::new(),
             stored: state.to_vec(),
         });
         blob = rest;
@@ -338,6 +383,7 @@ fn read(mut blob: &[u8]) -> Vec<Session> {
 
 impl Step for Sessions {
     fn process(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<(), StepError> {
+        let batch = self.with_short_keys(batch, out);
         let mut refused = Vec::new();
         let (inputs, kept) = self.aggregation().inputs(&batch, &mut refused);
         for (row, reason) in refused {
@@ -416,3 +462,6 @@ impl Sessions {
 fn arrow_failed(error: arrow::error::ArrowError) -> StepError {
     StepError::Failed(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

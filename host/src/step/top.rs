@@ -28,8 +28,8 @@ pub struct Top {
     schema: SchemaRef,
     rows: RowConverter,
     encoder: KeyEncoder,
-    /// By window end: its rows, best first.
-    windows: BTreeMap<Micros, Batch>,
+    /// By window, end first: its rows, best first.
+    windows: BTreeMap<(Micros, Micros), Batch>,
     /// The segments that hold `windows` as they were at the last checkpoint.
     stored: Vec<SegmentId>,
     changed: bool,
@@ -77,25 +77,30 @@ impl Top {
         Ok(batch.take(&order))
     }
 
-    fn add(&mut self, end: Micros, rows: Batch) -> Result<(), StepError> {
-        let all = match self.windows.remove(&end) {
+    fn add(&mut self, window: (Micros, Micros), rows: Batch) -> Result<(), StepError> {
+        let all = match self.windows.remove(&window) {
             Some(before) => Batch::concat(&[before, rows]).expect("two batches"),
             None => rows,
         };
         let best = self.best(&all)?;
-        self.windows.insert(end, best);
+        self.windows.insert(window, best);
         Ok(())
     }
 
     fn take_rows(&mut self, batch: &Batch) -> Result<(), StepError> {
-        let ends = batch.columns.column(self.spec.window_end);
-        let ends = ends.as_primitive::<TimestampMicrosecondType>();
-        let mut by_end: BTreeMap<Micros, Vec<u32>> = BTreeMap::new();
-        for (row, end) in ends.values().iter().enumerate() {
-            by_end.entry(*end).or_default().push(row as u32);
+        let [starts, ends] = self.spec.key().map(|bound| {
+            let times = batch.columns.column(bound);
+            times.as_primitive::<TimestampMicrosecondType>().values()
+        });
+        let mut by_window: BTreeMap<(Micros, Micros), Vec<u32>> = BTreeMap::new();
+        for (row, window) in ends.iter().zip(starts).enumerate() {
+            by_window
+                .entry((*window.0, *window.1))
+                .or_default()
+                .push(row as u32);
         }
-        for (end, rows) in by_end {
-            self.add(end, batch.take(&rows))?;
+        for (window, rows) in by_window {
+            self.add(window, batch.take(&rows))?;
         }
         Ok(())
     }
@@ -173,3 +178,6 @@ impl Step for Top {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

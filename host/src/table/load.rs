@@ -126,7 +126,7 @@ fn no_key(schema: &Schema, key: usize) -> String {
     )
 }
 
-fn with_key_nullable(schema: &SchemaRef, key: usize) -> SchemaRef {
+pub(super) fn with_key_nullable(schema: &SchemaRef, key: usize) -> SchemaRef {
     let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
     fields[key] = Arc::new(fields[key].as_ref().clone().with_nullable(true));
     Arc::new(Schema::new(fields))

@@ -1,18 +1,21 @@
 //! Reference tables: immutable snapshots of keyed rows, probed by lookup steps and by plugins, and replaced as a whole
-//! when their file changes.
+//! when their file changes or their topic goes on.
 //!
-//! Knows no step and no engine: who probes takes a snapshot and keeps it as long as its answers must agree.
+//! Knows no step, no engine and no Kafka: who probes takes a snapshot and keeps it as long as its answers must agree.
 //!
 //! Invariant: a snapshot never changes; a table always has one, the last that could be read without an error.
 
+mod changes;
+mod follow;
 mod load;
 mod snapshot;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
@@ -20,6 +23,7 @@ use arrow::compute::take;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::{self, TableConnector};
 use crate::plugin;
+use follow::{Broken, Followed, Follower};
 pub use snapshot::Snapshot;
 
 /// The tables of a pipeline, shared by all workers; a table's index is its place in the plan.
@@ -31,8 +35,39 @@ pub struct TableSet {
 #[derive(Debug)]
 struct Table {
     plan: plan::Table,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// Of a topic: the thread that follows it.
+    _follower: Option<Follower>,
+    broken: Broken,
 }
+
+/// The records of a topic, from its beginning on for ever.
+pub trait Changelog: Send {
+    /// Hands over what there is, waiting up to `wait` for a first record.
+    fn poll(
+        &mut self,
+        wait: Duration,
+        each: &mut dyn FnMut(Change<'_>),
+    ) -> Result<(), ConnectorError>;
+
+    /// All that was there when it was opened has been handed over.
+    fn is_complete(&self) -> bool;
+}
+
+/// A record of a topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    pub key: Option<&'a [u8]>,
+    /// None deletes.
+    pub value: Option<&'a [u8]>,
+    pub partition: u32,
+    pub offset: i64,
+}
+
+/// Opens the topic of a table; gives up waiting when the function given says true.
+pub type Connect = dyn Fn(&plan::Table, &dyn Fn() -> bool) -> Result<Box<dyn Changelog>, ConnectorError>
+    + Send
+    + Sync;
 
 #[derive(Debug)]
 struct State {
@@ -59,10 +94,40 @@ pub struct Reloaded {
 }
 
 impl TableSet {
-    /// Reads all files. Errors name table, file, line and column.
+    /// Reads all files. Errors name table, file, line and column; a topic is one.
     pub fn load(plans: &[plan::Table]) -> Result<Arc<Self>, ConnectorError> {
-        let tables = plans.iter().map(Table::load).collect::<Result<_, _>>()?;
+        let none: Arc<Connect> = Arc::new(|plan, _| {
+            let place = format!("table {}", plan.name);
+            Err(ConnectorError::failed(place, "there is no Kafka here"))
+        });
+        Self::open(plans, &none, &|| false)
+    }
+
+    /// Reads all files, and all topics up to where they end now; these are followed from then on. `stop` says when to
+    /// give up waiting for a broker.
+    pub fn open(
+        plans: &[plan::Table],
+        connect: &Arc<Connect>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Arc<Self>, ConnectorError> {
+        let open = |plan: &plan::Table| match &plan.connector {
+            TableConnector::File { path } => Table::load(plan, path),
+            TableConnector::Kafka { .. } => Table::follow(plan, connect, stop),
+        };
+        let tables = plans.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Arc::new(Self { tables }))
+    }
+
+    /// For each table its name, its rows, and the records of its topic that were broken.
+    pub fn counts(&self) -> Vec<(&str, usize, u64)> {
+        let count = |table: &'_ Table| {
+            let rows = table.state().snapshot.rows().num_rows();
+            (rows, table.broken.load(Ordering::Relaxed))
+        };
+        let named = self.tables.iter().map(|t| (t.plan.name.as_str(), count(t)));
+        named
+            .map(|(name, (rows, broken))| (name, rows, broken))
+            .collect()
     }
 
     /// The tables before any file is read: they know their columns and hold no row. Enough to configure a plugin.
@@ -73,8 +138,7 @@ impl TableSet {
             let rows = RecordBatch::new_empty(plan.schema.clone());
             let snapshot = Arc::new(Snapshot::new(&plan.name, rows, plan.key)?);
             let (seen, plan) = (None, plan.clone());
-            let state = Mutex::new(State { snapshot, seen });
-            Ok(Table { plan, state })
+            Ok(Table::new(plan, State { snapshot, seen }))
         };
         let tables = plans
             .into_iter()
@@ -104,18 +168,41 @@ impl TableSet {
 }
 
 impl Table {
-    fn load(plan: &plan::Table) -> Result<Self, ConnectorError> {
-        let TableConnector::File { path } = &plan.connector else {
-            todo!()
-        };
+    fn new(plan: plan::Table, state: State) -> Self {
+        Self {
+            plan,
+            state: Arc::new(Mutex::new(state)),
+            _follower: None,
+            broken: Broken::default(),
+        }
+    }
+
+    fn follow(
+        plan: &plan::Table,
+        connect: &Arc<Connect>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self, ConnectorError> {
+        let broken = Broken::default();
+        let (followed, snapshot) = Followed::open(plan, &**connect, &broken, stop)?;
+        let mut table = Self::new(
+            plan.clone(),
+            State {
+                snapshot,
+                seen: None,
+            },
+        );
+        table.broken = broken;
+        let (broken, state) = (table.broken.clone(), table.state.clone());
+        let follower = Follower::start(plan.clone(), followed, connect.clone(), broken, state)?;
+        table._follower = Some(follower);
+        Ok(table)
+    }
+
+    fn load(plan: &plan::Table, path: &Path) -> Result<Self, ConnectorError> {
         // Looked at before it is read: a change while it is read is seen as one afterwards.
         let seen = stamp(path);
-        let state = Mutex::new(State {
-            snapshot: Arc::new(load::load(plan, path)?),
-            seen,
-        });
-        let plan = plan.clone();
-        Ok(Self { plan, state })
+        let snapshot = Arc::new(load::load(plan, path)?);
+        Ok(Self::new(plan.clone(), State { snapshot, seen }))
     }
 
     /// True if there is a new snapshot.

@@ -281,3 +281,108 @@ fn any_keys_are_found_as_in_a_map() {
         prop_assert_eq!(found, expected);
     });
 }
+
+/// A topic whose records the test puts in; an error once it is told to fail.
+#[derive(Default)]
+struct Topic {
+    records: Vec<(&'static str, Option<&'static str>)>,
+    opened: usize,
+    fail: bool,
+}
+
+struct FakeLog {
+    topic: Arc<Mutex<Topic>>,
+    next: usize,
+    first_end: usize,
+}
+
+impl Changelog for FakeLog {
+    fn poll(
+        &mut self,
+        wait: Duration,
+        each: &mut dyn FnMut(Change<'_>),
+    ) -> Result<(), ConnectorError> {
+        let records: Vec<_> = {
+            let topic = self.topic.lock().unwrap();
+            if topic.fail {
+                return Err(ConnectorError::failed("topic t", "gone"));
+            }
+            topic
+                .records
+                .iter()
+                .skip(self.next)
+                .take(2)
+                .copied()
+                .collect()
+        };
+        if records.is_empty() {
+            std::thread::sleep(wait.min(Duration::from_millis(1)));
+        }
+        for (key, value) in records {
+            each(Change {
+                key: Some(key.as_bytes()),
+                value: value.map(str::as_bytes),
+                partition: 0,
+                offset: self.next as i64,
+            });
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.next >= self.first_end
+    }
+}
+
+#[test]
+fn a_topic_is_read_to_its_end_then_followed_and_keeps_its_rows_when_it_fails() {
+    let topic = Arc::new(Mutex::new(Topic::default()));
+    topic.lock().unwrap().records = vec![
+        ("1", Some("{\"id\":\"a\",\"price\":1}")),
+        ("2", Some("{\"id\":\"b\",\"price\":2}")),
+        ("2", Some("{\"id\":\"b\",\"price\":\"x\"}")),
+        ("3", Some("{\"id\":\"c\",\"price\":3}")),
+        ("1", None),
+    ];
+    let of = topic.clone();
+    let connect: Arc<Connect> = Arc::new(move |_, _| {
+        let mut topic = of.lock().unwrap();
+        topic.opened += 1;
+        Ok(Box::new(FakeLog {
+            first_end: topic.records.len(),
+            topic: of.clone(),
+            next: 0,
+        }))
+    });
+    let mut plan = File::new(Format::Json, DataType::Utf8, "").plan;
+    let cluster = plan::Cluster {
+        brokers: plan::Brokers::Embedded,
+        properties: Default::default(),
+    };
+    let topic_name = "t".into();
+    plan.connector = TableConnector::Kafka {
+        cluster,
+        topic: topic_name,
+    };
+    let tables = TableSet::open(&[plan], &connect, &|| false).unwrap();
+    let keys = texts(&[Some("a"), Some("b"), Some("c"), None]);
+    assert_eq!(prices(&tables, &keys), [None, Some(2.0), Some(3.0), None]);
+    assert_eq!(tables.counts(), [("t", 2, 1)]);
+    assert!(tables.reload_changed().changed.is_empty(), "no file");
+
+    topic
+        .lock()
+        .unwrap()
+        .records
+        .push(("2", Some("{\"id\":\"b\",\"price\":20}")));
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    while prices(&tables, &keys)[1] != Some(20.0) {
+        assert!(std::time::Instant::now() < until, "followed");
+        std::thread::yield_now();
+    }
+    topic.lock().unwrap().fail = true;
+    assert_eq!(prices(&tables, &keys), [None, Some(20.0), Some(3.0), None]);
+    drop(tables);
+    assert_eq!(topic.lock().unwrap().opened, 1);
+}

@@ -85,7 +85,7 @@ impl<'a> Given<'a> {
         keys: &[Typed],
         compiler: &Compiler,
     ) -> Self {
-        let kind = |typed: &Typed| column_type(&typed.data_type);
+        let kind = |typed: &Typed| words::column_type(&typed.data_type);
         let options = parts.order.iter().map(|key| sort_options(key));
         let constants = arguments.iter().map(|a| compiler.constant(a.clone()));
         Self {
@@ -121,14 +121,6 @@ pub(super) fn text(tree: &Tree) -> String {
     match whole.strip_prefix(&name) {
         Some(rest) => name.to_lowercase() + rest,
         None => whole,
-    }
-}
-
-/// The type that a column of such values has; `None` if there is none.
-pub(super) fn column_type(kind: &DataType) -> Option<DataType> {
-    match kind {
-        DataType::Decimal128(..) | DataType::Date32 => Some(kind.clone()),
-        kind => words::column_type(kind),
     }
 }
 

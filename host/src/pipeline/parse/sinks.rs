@@ -37,10 +37,7 @@ pub fn sink(name: Spanned<String>, r: &mut Reader) -> Sink {
     Sink {
         name,
         from,
-        connector: kafka
-            .or(file)
-            .or(parquet)
-            .or(console)
+        connector: (kafka.or(file).or(parquet).or(console))
             .or(webhook)
             .or(postgres),
     }

@@ -13,11 +13,11 @@ const LATER: [&str; 1] = ["state_ttl"];
 
 /// What each operator takes besides its own key and `from`.
 const OPERATORS: [(&str, &[&str]); 5] = [
-    ("plugin", &["key", "order", "limits"]),
-    ("lookup", &[]),
-    ("window", &["key", "aggregate", "allowed_lateness", "top"]),
-    ("join", &["select"]),
     ("deduplicate", &[]),
+    ("join", &["select"]),
+    ("lookup", &[]),
+    ("plugin", &["key", "order", "limits"]),
+    ("window", &["key", "aggregate", "allowed_lateness", "top"]),
 ];
 /// A step with none of them filters and projects.
 const FILTER: &[&str] = &["where", "select"];

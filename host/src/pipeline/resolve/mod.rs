@@ -102,6 +102,7 @@ impl<'s> Resolver<'s> {
         let sinks: Vec<_> = spec.sinks.iter().map(|s| self.sink(s)).collect();
         self.clashes();
         self.delivery();
+        self.webhook_delivery();
         self.unused();
         let host = self.host()?;
         Some(Plan {
@@ -279,6 +280,25 @@ impl<'s> Resolver<'s> {
                     "`delivery = \"exactly-once\"` with output to Kafka is not supported yet",
                 )
                 .help("leave `delivery` out: Kafka sinks then deliver at least once");
+        }
+    }
+
+    /// Refuses it for a webhook, too: a receiver may get a row twice and has to tell by its id.
+    fn webhook_delivery(&mut self) {
+        let webhook =
+            |s: &&spec::Sink| matches!(s.connector, Some(spec::SinkConnector::Webhook(_)));
+        let Some(sink) = self.spec.sinks.iter().find(webhook) else {
+            return;
+        };
+        let exactly = self.spec.host.delivery.as_ref();
+        if let Some(delivery) = exactly.filter(|d| d.value == Delivery::ExactlyOnce) {
+            let message = format!(
+                "sink `{}` is a webhook, which delivers at least once",
+                sink.name.value
+            );
+            self.findings
+                .error(delivery.span, message)
+                .help("leave `delivery` out: a row that comes again has the id it had before");
         }
     }
 

@@ -169,7 +169,7 @@ impl Resolver<'_> {
                 all = None;
                 continue;
             }
-            if sink.from.len() > 1 && name.value == crate::pipeline::plan::STEP_COLUMN {
+            if sink.from.len() > 1 && name.value == plan::STEP_COLUMN {
                 continue;
             }
             for input in inputs.iter().flatten() {

@@ -216,6 +216,35 @@ fn secrets_are_resolved_and_not_shown() {
 }
 
 #[test]
+fn secrets_of_remote_sinks_are_resolved_and_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("pass"), "hunter2\n").unwrap();
+    let sinks = "[sinks.hook]\nfrom = \"clicks\"\n\
+        webhook = { url = \"https://h/${file:pass}\", headers = { Authorization = \"Bearer ${file:pass}\" } }\n\
+        [sinks.table]\nfrom = \"clicks\"\n\
+        postgres = { url = \"postgres://app:${file:pass}@db/shop\", table = \"t\", key = [\"user\"] }\n";
+    let (plan, _) = planned_in(
+        dir.path(),
+        &format!("{SMALL}{sinks}"),
+        &Overrides::default(),
+    );
+    let (SinkConnector::Webhook(hook), SinkConnector::Postgres(table)) =
+        (&plan.sinks[0].connector, &plan.sinks[1].connector)
+    else {
+        panic!("{:?}", plan.sinks);
+    };
+    assert_eq!(hook.url, "https://h/hunter2");
+    assert_eq!(hook.headers[0].1, "Bearer hunter2");
+    assert_eq!(
+        (hook.batch, hook.in_flight, hook.on_reject),
+        (100, 1, OnReject::Stop)
+    );
+    assert_eq!(table.url, "postgres://app:hunter2@db/shop");
+    assert_eq!((table.mode, table.create), (WriteMode::Upsert, false));
+    assert!(!format!("{plan:?}{}", describe(&plan)).contains("hunter2"));
+}
+
+#[test]
 fn overrides_set_values_of_every_type() {
     let overrides = set(&[
         ("host.workers", "3"),
@@ -306,9 +335,55 @@ fn a_plan_in_a_few_lines() {
         "step views: clicks -> where and select\n",
         "step named: views -> lookup in products\n",
         "sink results: named, views -> topic results at localhost:9092,[::1]:9093\n",
+        "sink hook: named -> webhook at https://hooks.example.com, up to 50 rows a request\n",
+        "sink table: named, views -> table public.views in database shop at db.example.com, one row for each user_id, step\n",
         "dead letters: file /here/dead.jsonl\n",
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn sinks_that_write_files() {
+    let plan = planned(
+        "name = \"p\"\n[sources.clicks]\nfile = { path = \"clicks.jsonl\" }\n\
+         fields = { kind = \"string?\", n = \"int\" }\n\
+         [steps.more]\nfrom = \"clicks\"\nselect = [\"'x' as kind\", \"n\"]\n\
+         [sinks.a]\nfrom = [\"clicks\", \"more\"]\n\
+         parquet = { dir = \"out\", partition_by = [\"step\", \"kind\"], existing = \"append\" }\n\
+         [sinks.b]\nfrom = \"clicks\"\nfile = { dir = \"lines\", roll = \"2h\", roll_bytes = \"100KB\", format = \"csv\" }\n\
+         [sinks.c]\nfrom = \"clicks\"\nfile = { path = \"c.csv\" }\n\
+         [sinks.d]\nfrom = \"clicks\"\nfile = { path = \"d.txt\", format = \"csv\" }\n",
+    );
+    let SinkConnector::Parquet {
+        dir,
+        existing,
+        roll,
+        partition_by,
+    } = &plan.sinks[0].connector
+    else {
+        panic!("{:?}", plan.sinks[0].connector);
+    };
+    assert_eq!((dir, *existing), (&here("out"), Existing::Append));
+    assert_eq!((roll.every, roll.bytes), (300_000_000, 128 << 20));
+    assert_eq!(partition_by, &["step", "kind"]);
+    let schema = plan.sinks[0].schema();
+    assert_eq!(names(&schema), ["step", "kind", "n"]);
+    assert!(schema.field(1).is_nullable(), "it is in one of the inputs");
+    let csv = |sink: usize| match &plan.sinks[sink].connector {
+        SinkConnector::Files { format, .. } | SinkConnector::File { format, .. } => {
+            *format == LineFormat::Csv
+        }
+        _ => false,
+    };
+    assert!((1..4).all(csv));
+    let text = describe(&plan);
+    for line in [
+        "sink a: clicks, more -> Parquet files in /here/out, partitioned by step, kind, a new one after 300 s or 128 MB",
+        "sink b: clicks -> files in /here/lines, a new one after 7200 s or 100 KB",
+        "sink c: clicks -> file /here/c.csv",
+    ] {
+        assert!(text.contains(line), "no {line:?} in\n{text}");
     }
 }
 

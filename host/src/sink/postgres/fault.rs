@@ -23,12 +23,12 @@ impl Fault {
         Self::Failed(cause.to_string())
     }
 
-    /// `was_up`: a connection has worked before, so that what looks like a wrong setting may be a server going down.
+    /// `was_up`: a connection has worked before, so that a failed handshake is a server going down, not a wrong setting.
     pub fn of(error: &Error, was_up: bool) -> Self {
         let cause = describe(error);
         match error.as_db_error() {
             Some(error) => Self::of_state(error.code().code(), cause),
-            None if was_up || is_network(error) => Self::Away(cause),
+            None if is_network(error) || (was_up && is_tls(error)) => Self::Away(cause),
             None => Self::Failed(cause),
         }
     }
@@ -79,6 +79,10 @@ fn is_network(error: &Error) -> bool {
         source = cause.source();
     }
     error.is_closed() || error.to_string().starts_with("timeout")
+}
+
+fn is_tls(error: &Error) -> bool {
+    error.to_string().contains("TLS handshake")
 }
 
 #[cfg(test)]

@@ -32,8 +32,8 @@ const READ: &str =
     "SELECT state_id, checkpoint FROM tidemill_checkpoints WHERE pipeline = $1 AND sink = $2";
 const FIRST: &str = "INSERT INTO tidemill_checkpoints (pipeline, sink, state_id, checkpoint) VALUES ($1, $2, $3, $4) \
      ON CONFLICT DO NOTHING";
-const NEXT: &str = "UPDATE tidemill_checkpoints SET checkpoint = $4, written_at = now() \
-     WHERE pipeline = $1 AND sink = $2 AND state_id = $3 AND checkpoint = $4 - 1";
+const NEXT: &str = "UPDATE tidemill_checkpoints SET checkpoint = $4::bigint, written_at = now() \
+     WHERE pipeline = $1 AND sink = $2 AND state_id = $3 AND checkpoint = $4::bigint - 1";
 
 impl Ledger {
     /// Makes the table where it is missing. Asks first: whoever may write rows need not be allowed to make tables.

@@ -17,8 +17,7 @@ use super::insert::Insert;
 use super::ledger::{Ledger, Standing};
 use super::table::{self, Target, Wanted};
 use crate::limits::{POSTGRES_CHUNK_BYTES_MAX, POSTGRES_CHUNK_ROWS_MAX};
-use crate::pipeline::plan::Postgres;
-use crate::pipeline::plan::STEP_COLUMN;
+use crate::pipeline::plan::{Postgres, STEP_COLUMN};
 use crate::sink::staging::Staging;
 
 /// How often a wait looks whether it is to end.

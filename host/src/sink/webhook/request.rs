@@ -3,6 +3,7 @@
 //! Knows no queue and does not wait. Invariant: nothing said here holds a header's value or the path of the URL: both may
 //! be secrets.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ureq::http::Response;
@@ -24,6 +25,8 @@ pub struct Client {
     agent: Agent,
     url: String,
     headers: Vec<(String, String)>,
+    /// The receiver has answered: from then on no error means a wrong setting.
+    answered: AtomicBool,
 }
 
 /// What became of a request.
@@ -77,6 +80,7 @@ impl Client {
             agent: config.build().new_agent(),
             url: webhook.url.clone(),
             headers: webhook.headers.clone(),
+            answered: AtomicBool::new(false),
         })
     }
 
@@ -98,8 +102,11 @@ impl Client {
             request = request.header(name, value);
         }
         match request.send(body) {
-            Ok(response) => self.judge(response),
-            Err(error) => unsent(&error),
+            Ok(response) => {
+                self.answered.store(true, Ordering::Relaxed);
+                self.judge(response)
+            }
+            Err(error) => unsent(&error, self.answered.load(Ordering::Relaxed)),
         }
     }
 
@@ -154,13 +161,16 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
     Ok(found)
 }
 
-/// A request that got no answer. Certificates and names can be mended without a restart of the host, too.
-fn unsent(error: &ureq::Error) -> Answer {
+/// A request that got no answer.
+fn unsent(error: &ureq::Error, answered: bool) -> Answer {
     let cause = error.to_string();
     match error {
         ureq::Error::Http(_) | ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl => {
             Answer::Refused { cause }
         }
+        ureq::Error::NativeTls(_) | ureq::Error::Tls(_) if !answered => Answer::Refused {
+            cause: format!("{cause}; give the certificates to trust as `ca`, a file in PEM form"),
+        },
         _ => Answer::Again { cause, after: None },
     }
 }

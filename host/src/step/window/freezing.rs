@@ -80,9 +80,9 @@ impl Window {
                 }
             }
         }
-        self.settle(checkpoint);
-        self.compact(checkpoint, &mut delta);
-        self.write_fresh(checkpoint, &mut delta);
+        self.settle();
+        self.compact(checkpoint, &mut delta)?;
+        self.write_fresh(checkpoint, &mut delta)?;
         delta.dropped.append(&mut self.dropped);
         let mut changes = Changes::default();
         if let Some(corrections) = &mut self.corrections {
@@ -93,7 +93,7 @@ impl Window {
     }
 
     /// Parts that went into the checkpoint before are read from the state from now on.
-    fn settle(&mut self, _checkpoint: u64) {
+    fn settle(&mut self) {
         for (frozen, ids) in self.written.drain(..) {
             let mut by_pane: BTreeMap<Micros, Vec<SegmentId>> = BTreeMap::new();
             for id in ids {
@@ -116,9 +116,16 @@ impl Window {
         }
     }
 
-    fn write_fresh(&mut self, checkpoint: u64, delta: &mut Delta) {
+    fn write_fresh(&mut self, checkpoint: u64, delta: &mut Delta) -> Result<(), StepError> {
         for frozen in std::mem::take(&mut self.fresh) {
-            let serial = self.next_serial(checkpoint);
+            if !frozen
+                .panes()
+                .iter()
+                .any(|(pane, _)| self.panes.contains_key(pane))
+            {
+                continue;
+            }
+            let serial = self.next_serial(checkpoint)?;
             let mut ids = Vec::new();
             for (pane, rows) in frozen.panes() {
                 if self.panes.contains_key(pane) {
@@ -136,10 +143,11 @@ impl Window {
             }));
             self.written.push((frozen, ids));
         }
+        Ok(())
     }
 
     /// Panes of many stored parts become one part each. What other workers still read stays as it is.
-    fn compact(&mut self, checkpoint: u64, delta: &mut Delta) {
+    fn compact(&mut self, checkpoint: u64, delta: &mut Delta) -> Result<(), StepError> {
         let mine = self.groups.clone();
         let own = |ids: &[SegmentId]| {
             ids.iter()
@@ -153,7 +161,7 @@ impl Window {
             }
         }
         for pane in due {
-            let serial = self.next_serial(checkpoint);
+            let serial = self.next_serial(checkpoint)?;
             let parts = self.panes.get_mut(&pane).expect("it was there");
             let taken = parts.extract_if(.., |p| matches!(p, Part::Stored(ids) if own(ids)));
             let old: Vec<SegmentId> = taken.flat_map(|p| stored(&p)).collect();
@@ -174,14 +182,23 @@ impl Window {
                 aggregation: self.spec.window.aggregation.clone(),
             }));
         }
+        Ok(())
     }
 
-    fn next_serial(&mut self, checkpoint: u64) -> u16 {
+    /// Tells the segments of one pane and checkpoint apart.
+    fn next_serial(&mut self, checkpoint: u64) -> Result<u16, StepError> {
         if self.serial.0 != checkpoint {
             self.serial = (checkpoint, 0);
         }
-        self.serial.1 += 1;
-        self.serial.1 - 1
+        let serial = self.serial.1;
+        self.serial.1 = serial.checked_add(1).ok_or_else(|| {
+            StepError::Failed(format!(
+                "its windows changed {} times since the last checkpoint; lower `checkpoint_every` or \
+                 `allowed_lateness`, or use longer windows",
+                u16::MAX
+            ))
+        })?;
+        Ok(serial)
     }
 
     pub(super) fn take_back(&mut self, state: &mut dyn Restore) -> Result<(), StepError> {

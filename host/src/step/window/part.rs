@@ -63,13 +63,15 @@ impl Source {
                 let found = self.stored(ids, groups)?;
                 found.ok_or_else(|| format!("a segment of {ids:?} is missing"))
             }
-            Part::Compacting { new, old } => match self.stored(new, groups)? {
-                Some(rows) => Ok(rows),
-                None => {
-                    let found = self.stored(old, groups)?;
-                    found.ok_or_else(|| format!("a segment of {old:?} is missing"))
+            Part::Compacting { new, old } => {
+                // The checkpoint that swaps them may be decided between two of these reads.
+                for ids in [new, old, new] {
+                    if let Some(rows) = self.stored(ids, groups)? {
+                        return Ok(rows);
+                    }
                 }
-            },
+                Err(format!("a segment of {new:?} or {old:?} is missing"))
+            }
         }
     }
 

@@ -88,6 +88,13 @@ fn webhooks() {
 }
 
 #[test]
+fn a_webhook_is_not_exactly_once() {
+    let sink = "[sinks.s]\nfrom = \"clicks\"\nwebhook = { url = \"https://h/\" }\n";
+    let host = "[host]\ndelivery = «\"exactly-once\"\n";
+    check(&format!("{SOURCE}{host}{sink}"), &["sink `s` is a webhook"]);
+}
+
+#[test]
 fn postgres_tables() {
     sinks(&[
         (
