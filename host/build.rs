@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Files and folders below the repository's root.
-const CARRIED: [&str; 15] = [
+const CARRIED: [&str; 17] = [
     "examples/ecommerce/README.md",
     "examples/ecommerce/pipeline.toml",
     "examples/ecommerce/products.csv",
@@ -19,6 +19,8 @@ const CARRIED: [&str; 15] = [
     "plugins/anomaly/src",
     "plugins/enrich/Cargo.toml",
     "plugins/enrich/src",
+    "plugins/running/Cargo.toml",
+    "plugins/running/src",
     "plugins/sessions/Cargo.toml",
     "plugins/sessions/src",
     "rust-toolchain.toml",

@@ -91,18 +91,21 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The rows of partitioned Parquet files as JSON, with the columns of the directory names back in.
-fn parquet_rows(dir: &Path) -> Vec<Value> {
+/// The rows of Parquet files as JSON, with the column of a directory name back in where they are partitioned by one.
+pub fn parquet_rows(dir: &Path) -> Vec<Value> {
     let mut all = Vec::new();
     for path in files(dir) {
         let partition = path.strip_prefix(dir).unwrap().to_str().unwrap();
-        let (partition, _) = partition.rsplit_once('/').unwrap();
-        let (column, value) = partition.split_once('=').unwrap();
+        let partition = partition
+            .rsplit_once('/')
+            .and_then(|(p, _)| p.split_once('='));
         let file = File::open(&path).unwrap();
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
         for batch in reader.build().unwrap() {
             for mut row in json(&batch.unwrap()) {
-                row[column] = value.into();
+                if let Some((column, value)) = partition {
+                    row[column] = value.into();
+                }
                 all.push(row);
             }
         }

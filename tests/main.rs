@@ -7,6 +7,7 @@ mod commands;
 mod crash;
 mod driver;
 mod errors;
+mod examples;
 mod files;
 mod inputs;
 mod kafka;
@@ -25,6 +26,7 @@ fn main() {
     trials.extend(pipelines::trials());
     trials.extend(commands::trials());
     trials.extend(errors::trials());
+    trials.extend(examples::trials());
     trials.extend(inputs::trials());
     trials.extend(crash::trials());
     trials.extend(files::trials());

@@ -1,6 +1,7 @@
 //! The e-commerce example as it stands in the repository, on a real broker: what comes out is what oracles say.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{PATIENCE, Test, partitions, source};
+use crate::files::parquet_rows;
 use crate::support::kafka::Broker;
-use crate::support::{assert_same_rows, binary, oracle, plugin, read_rows, root};
+use crate::support::{assert_same_rows, binary, oracle, plugin, read_rows, root, shop};
 use tidemill::kafka::admin;
 use tidemill::pipeline::plan::Start;
 use tidemill::source::Source;
@@ -30,6 +32,13 @@ const TOPICS: [&str; 5] = [
     "analytics-results",
     "alerts",
     "ecommerce-dead-letters",
+];
+
+/// The sinks of the example that write Parquet files, with their steps.
+const PARQUET: [(&str, &str); 3] = [
+    ("page_views_files", "page_views"),
+    ("revenue_files", "revenue"),
+    ("conversions_files", "conversions"),
 ];
 
 /// Generated records, in files for the oracles and in the topics of the example by user.
@@ -104,10 +113,17 @@ impl Shop {
         command
             .arg("--set")
             .arg(format!("host.state=\"{}\"", state.display()));
+        for (sink, step) in PARQUET {
+            let dir = self.parquet(step);
+            command
+                .arg("--set")
+                .arg(format!("sinks.{sink}.parquet.dir=\"{}\"", dir.display()));
+        }
         for (step, folder) in [
             ("enriched", "plugins/enrich"),
             ("sessions", "plugins/sessions"),
             ("anomalies", "plugins/anomaly"),
+            ("statistics", "plugins/running"),
         ] {
             let file = plugin(folder);
             command
@@ -124,6 +140,28 @@ impl Shop {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         command
+    }
+
+    /// Where the example's Parquet files of a step go.
+    fn parquet(&self, step: &str) -> PathBuf {
+        self.dir.path().join("output").join(step)
+    }
+
+    /// What the windows, the join and the statistics of the example should give, by step.
+    fn counted(&self) -> [(&'static str, Vec<Value>); 5] {
+        let products = root().join("examples/ecommerce/products.csv");
+        let shop = shop::Shop::read(self.dir.path(), &products);
+        let counted = [
+            ("page_views", shop.page_views()),
+            ("revenue", shop.revenue()),
+            ("conversions", shop.conversions()),
+            ("conversion_rates", shop.conversion_rates()),
+            ("statistics", shop.statistics()),
+        ];
+        for (step, rows) in &counted {
+            assert!(!rows.is_empty(), "the records hold no {step} to compare");
+        }
+        counted
     }
 
     /// What sessions and anomalies the records hold, as the topic of results should.
@@ -186,6 +224,13 @@ fn example() {
     assert_same_rows("sessions", of_step(&results, "sessions"), sessions);
     let scores = of_step(&results, "anomalies").iter().map(scored).collect();
     assert_same_rows("anomalies", scores, anomalies);
+    for (step, expected) in shop.counted() {
+        if PARQUET.iter().any(|(_, of)| *of == step) {
+            let what = format!("Parquet files of {step}");
+            assert_same_rows(&what, parquet_rows(&shop.parquet(step)), expected.clone());
+        }
+        assert_same_rows(step, of_step(&results, step), expected);
+    }
     let large = read_rows(&shop.dir.path().join("transactions.jsonl"));
     let large = large
         .iter()

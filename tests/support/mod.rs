@@ -5,6 +5,8 @@ pub mod kafka;
 pub mod oracle;
 pub mod postgres;
 pub mod process;
+pub mod shop;
+pub mod times;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::read_rows;
+use super::times::millis;
 
 /// Columns of a purchase as a step passes them on.
 const PURCHASE: [&str; 6] = [
@@ -16,19 +17,6 @@ const PURCHASE: [&str; 6] = [
     "amount",
     "timestamp",
 ];
-
-/// An event's time in milliseconds from some moment. Every month has 31 days here: the data lie around a new year, where
-/// that is true.
-fn millis(text: &str) -> i64 {
-    let number = |range: std::ops::Range<usize>| {
-        text[range]
-            .parse::<i64>()
-            .expect("a timestamp as the data write it")
-    };
-    let days = (number(0..4) * 12 + number(5..7)) * 31 + number(8..10);
-    let seconds = (days * 24 + number(11..13)) * 3_600 + number(14..16) * 60 + number(17..19);
-    seconds * 1_000 + number(20..23)
-}
 
 /// A timestamp as the host writes it: no fraction where there is none.
 pub fn shown(text: &str) -> String {

@@ -16,6 +16,7 @@ use crate::kafka::{EmbeddedBroker, GeneratorFeed};
 use crate::pipeline::plan::{
     Brokers, Cluster, Generate, GenerateKind, Plan, SourceConnector, Topics,
 };
+use crate::pipeline::spec::{self, SinkConnector, Spec};
 use crate::pipeline::{self, Overrides};
 use crate::plugin::Runtime;
 use crate::source::generate::ecommerce;
@@ -28,11 +29,12 @@ const RECORDS_PER_SECOND: f64 = 1_000.0;
 const SPEED: f64 = 120.0;
 const USERS: u64 = 200;
 const PRODUCTS: u64 = 100;
+const PARQUET_ROLL: &str = "\"5s\"";
 
 /// Watch the e-commerce example work, without anything else
 ///
-/// Builds its plugins, starts a broker inside this process, makes up clicks and purchases, and shows the latest sessions
-/// and anomalies. Nothing of it is kept.
+/// Builds its plugins, starts a broker inside this process, makes up clicks and purchases, and shows the latest results.
+/// Of these only the Parquet files below the example's output/ are kept.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tidemill demo --for 20s")]
 pub struct Arguments {
@@ -49,7 +51,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let here = std::env::current_dir()
         .map_err(|e| Failure::Failed(format!("the working directory: {e}")))?;
     let file = example::find(&here)?;
-    let overrides = overrides();
+    let mut overrides = overrides();
+    let written = pipeline::load(&file, &overrides).map_err(Failure::Pipeline)?;
+    overrides.set.extend(soon_visible(&written));
     let spec = pipeline::load(&file, &overrides).map_err(Failure::Pipeline)?;
     example::build_plugins(&spec)?;
     let runtime = Runtime::new(Some(status::state_dir(&spec).join("cache")))?;
@@ -90,6 +94,21 @@ fn overrides() -> Overrides {
         set: vec![ahead("clicks"), ahead("transactions")],
         brokers: Some("embedded".into()),
     }
+}
+
+/// Parquet files become visible when they are whole; nobody watches the demo for as long as that is meant to take.
+fn soon_visible(spec: &Spec) -> Vec<(String, String)> {
+    let is_parquet =
+        |sink: &&spec::Sink| matches!(sink.connector, Some(SinkConnector::Parquet { .. }));
+    let sinks = spec.sinks.iter().filter(is_parquet);
+    sinks
+        .map(|sink| {
+            (
+                format!("sinks.{}.parquet.roll", sink.name.value),
+                PARQUET_ROLL.into(),
+            )
+        })
+        .collect()
 }
 
 /// Shows a picture every two seconds until the end, of itself or at `end`.

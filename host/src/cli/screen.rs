@@ -76,15 +76,21 @@ pub fn summary(status: &Status) -> String {
         .iter()
         .map(|s| count(s.rows_out, &escape(&s.name)));
     format!(
-        "ran {} with {} workers and {} checkpoints\n  records in:   {}\n  rows out:     {}\n  dead letters: {}, late rows: {}\n",
+        "ran {} with {} and {}\n  records in:   {}\n  rows out:     {}\n  dead letters: {}, late rows: {}\n",
         duration(status.uptime_s),
-        status.workers,
-        table::thousands(status.checkpoint.number),
+        some(status.workers as u64, "worker"),
+        some(status.checkpoint.number, "checkpoint"),
         sources.collect::<Vec<_>>().join(", "),
         steps.collect::<Vec<_>>().join(", "),
         table::thousands(status.dead_letters),
         table::thousands(status.steps.iter().map(|s| s.late).sum()),
     )
+}
+
+/// `1 worker`, `2 workers`
+fn some(n: u64, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", table::thousands(n))
 }
 
 /// Event time to the second, in UTC.

@@ -126,7 +126,8 @@ impl Session {
         self.run.as_ref().map_or(&[], |run| &run.consoles)
     }
 
-    /// Waits to the end; calls `each` every `every` until then. A pipeline without end waits out its pauses.
+    /// Waits to the end; calls `each` every `every` until then, and once more when a run is over. A pipeline without end
+    /// waits out its pauses.
     pub fn watch(
         &mut self,
         every: Duration,
@@ -169,7 +170,10 @@ impl Session {
             }
             pace.look(self)?;
         }
-        Ok(self.run.take().map_or(Ok(()), |run| run.running.join()))
+        // What came since the last look: of a short run, all of it.
+        let shown = (pace.each)(self);
+        let ended = self.run.take().map_or(Ok(()), |run| run.running.join());
+        shown.map(|()| ended)
     }
 
     /// Stands still until a plugin is swapped in with which the pipeline starts again, or a stop is asked for.

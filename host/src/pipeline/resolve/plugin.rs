@@ -360,7 +360,7 @@ fn signature(kind: Kind, description: &Description, shape: &Shape, order: Order)
 
 /// The bytes of a plugin file, or why not and what to do.
 fn read(path: &Path) -> Result<Vec<u8>, (String, String)> {
-    let build = || "tidemill plugin build DIR --out FILE makes one".to_string();
+    let build = || how_to_build(path);
     let size = std::fs::metadata(path)
         .map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => ("there is no such file".into(), build()),
@@ -375,6 +375,19 @@ fn read(path: &Path) -> Result<Vec<u8>, (String, String)> {
         ));
     }
     std::fs::read(path).map_err(|e| (e.to_string(), build()))
+}
+
+/// The command that makes the file, as exactly as it can be known.
+fn how_to_build(path: &Path) -> String {
+    let folder = path.parent().filter(|dir| dir.join("Cargo.toml").is_file());
+    match folder {
+        Some(dir) => format!(
+            "its crate is beside it: tidemill plugin build {} --out {}",
+            dir.display(),
+            path.display()
+        ),
+        None => "tidemill plugin build DIR --out FILE makes one".into(),
+    }
 }
 
 /// The cause alone: the place is shown beside it.

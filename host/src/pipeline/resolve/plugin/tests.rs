@@ -218,3 +218,14 @@ fn a_signature_holds_what_the_state_depends_on() {
         )
     );
 }
+
+#[test]
+fn a_missing_plugin_beside_its_crate_is_one_command_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.wasm");
+    let help = || read(&file).unwrap_err().1;
+    assert_eq!(help(), "tidemill plugin build DIR --out FILE makes one");
+    std::fs::write(dir.path().join("Cargo.toml"), "").unwrap();
+    let command = format!("tidemill plugin build {} --out", dir.path().display());
+    assert!(help().contains(&command), "{}", help());
+}
