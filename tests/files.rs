@@ -190,6 +190,14 @@ fn pieces() {
         *rolls.entry(name).or_insert(0) += 1;
     }
     assert_eq!(rolls.len(), 2, "{rolls:?}");
+    // As if the last run had been killed right after its last decision: the next one has nothing to do but this.
+    let state = run.dir.path().join("state/sinks/rolled/unfinished");
+    let last = files(&run.dir.path().join("rolled")).into_iter().max();
+    let last = last.unwrap();
+    let name = last.file_name().unwrap().to_str().unwrap();
+    std::fs::rename(&last, state.join(format!("{name}.open"))).unwrap();
+    run.run();
+    assert_complete(&run, &data, "made up for");
 }
 
 /// Rows that no others follow are not held back for ever.

@@ -1,13 +1,17 @@
-//! A directory that a sink fills with files: whose it is, and how a finished file appears in it.
+//! A directory that a sink fills with files: whose it is, where files are made, and how a finished one appears in it.
 //!
-//! A file that is not finished has a name that readers of a directory leave out: it begins with `.` and does not end like
-//! a finished one. Names carry the label of the sink's state, so whatever begins with it is the sink's own.
+//! Readers take whatever is in the directory, and not all of them leave hidden files out. So files are made elsewhere, in
+//! the state directory, and renamed when they are finished; where no rename leads from there (another file system or
+//! mount), in a hidden directory within.
+//! Nothing here is remembered by its full path: a deployment may be moved as a whole.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use super::durable::{create_directory, sync_entry};
+use super::Place;
+use super::durable::{create_directory, remove_directory, remove_file, sync_entry};
 use crate::error::ConnectorError;
 use crate::pipeline::plan::{Existing, Roll};
 use crate::time::Micros;
@@ -33,8 +37,86 @@ pub fn claim(dir: &Path, existing: Existing) -> Result<(), ConnectorError> {
     }
 }
 
+/// Where the files of a directory are made.
+#[derive(Debug)]
+pub struct Workshop {
+    /// The directory that is filled.
+    dir: PathBuf,
+    /// In the state directory.
+    apart: PathBuf,
+    /// Within the directory that is filled.
+    within: PathBuf,
+    chosen: OnceLock<PathBuf>,
+}
+
+impl Workshop {
+    /// The workshop of `dir`. Makes nothing yet.
+    pub fn new(dir: &Path, place: &Place) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            apart: place.dir.join("unfinished"),
+            within: dir.join(format!(".{}", place.label)),
+            chosen: OnceLock::new(),
+        }
+    }
+
+    /// Where new files are made: a directory from which they can be renamed.
+    pub fn path(&self) -> Result<&Path, ConnectorError> {
+        if let Some(chosen) = self.chosen.get() {
+            return Ok(chosen);
+        }
+        create_directory(&self.dir)?;
+        create_directory(&self.apart)?;
+        let apart = self.leads_to_directory()?;
+        let chosen = if apart { &self.apart } else { &self.within };
+        create_directory(chosen)?;
+        Ok(self.chosen.get_or_init(|| chosen.clone()))
+    }
+
+    /// Tries it: that two directories are of one device does not tell.
+    fn leads_to_directory(&self) -> Result<bool, ConnectorError> {
+        let from = self.apart.join("probe");
+        let to = self.within.with_extension("probe");
+        File::create(&from).map_err(|cause| ConnectorError::io(&from, cause))?;
+        let renamed = fs::rename(&from, &to).is_ok();
+        remove_file(if renamed { &to } else { &from })?;
+        Ok(renamed)
+    }
+
+    /// Where the unfinished file of this name is, or would be expected.
+    pub fn locate(&self, name: &str) -> PathBuf {
+        let within = self.within.join(name);
+        match within.exists() {
+            true => within,
+            false => self.apart.join(name),
+        }
+    }
+
+    /// Takes the place within the directory away if it is empty: readers may see it. No file may be begun meanwhile.
+    pub fn tidy(&self) {
+        // Not empty, or not there: both will do.
+        let _ = fs::remove_dir(&self.within);
+    }
+
+    /// Removes everything in it but the file `keep`.
+    pub fn clear(&self, keep: Option<&Path>) -> Result<(), ConnectorError> {
+        for dir in [&self.apart, &self.within] {
+            for name in entries(dir)? {
+                let path = dir.join(name);
+                if path.is_dir() {
+                    remove_directory(&path)?;
+                } else if Some(path.as_path()) != keep {
+                    remove_file(&path)?;
+                }
+            }
+        }
+        self.tidy();
+        Ok(())
+    }
+}
+
 /// Names in `dir`; none if there is no such directory. Names that are not UTF-8 are shown as far as they are.
-pub fn entries(dir: &Path) -> Result<Vec<String>, ConnectorError> {
+fn entries(dir: &Path) -> Result<Vec<String>, ConnectorError> {
     let io = |cause| ConnectorError::io(dir, cause);
     let found = match fs::read_dir(dir) {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -56,9 +138,9 @@ pub fn publish(hidden: &Path, visible: &Path) -> Result<(), ConnectorError> {
     sync_entry(visible)
 }
 
-/// The name of the file number `sequence` of the sink `label`, as readers see it.
-pub fn visible(dir: &Path, label: &str, sequence: u64, extension: &str) -> PathBuf {
-    dir.join(format!("{label}-{sequence:06}.{extension}"))
+/// The name of file number `sequence` of the sink `label`, as readers see it.
+pub fn file_name(label: &str, sequence: u64, extension: &str) -> String {
+    format!("{label}-{sequence:06}.{extension}")
 }
 
 /// When what is held back is due by the clock. Asked every epoch, hence without a lock.

@@ -1,13 +1,13 @@
 //! Rows as Parquet files in a directory, exactly once with the checkpoint.
 //!
 //! A Parquet file cannot grow, so rows are staged (`staging`) until a *roll* is due at a cut. Then everything staged
-//! becomes files under hidden names, synced before that checkpoint is committed, and visible when it is decided; only
-//! after that the staged rows leave. A start makes up for a crash in between from the rows that are still staged: it
-//! writes the files that are not visible yet, under the same names.
+//! becomes files that are made apart (`directory`), synced before that checkpoint is committed, and visible when it is
+//! decided; only after that the staged rows leave. A start makes up for a crash in between from the rows that are still
+//! staged: it writes the files that are not visible yet, under the same names.
 //! Invariant: as long as a roll's staged rows are there, its visible files are a subset of what they give; once they are
 //! gone, all of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use self::columns::Columns;
 use self::files::{Files, Written};
-use super::directory::{DueAt, claim, publish};
-use super::durable::{create_parents, remove_directory};
+use super::directory::{DueAt, Workshop, claim, publish};
+use super::durable::create_parents;
 use super::staging::{Mark, Staging};
 use super::{Place, Sink};
 use crate::batch::Batch;
@@ -34,6 +34,8 @@ mod tests;
 /// A directory of Parquet files.
 pub struct ParquetSink {
     place: Place,
+    dir: PathBuf,
+    workshop: Workshop,
     roll: plan::Roll,
     layout: Layout,
     columns: Columns,
@@ -46,7 +48,6 @@ pub struct ParquetSink {
 /// How rows become files. It is kept with them: rows staged before the pipeline was edited stay what they were.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Layout {
-    dir: PathBuf,
     partition_by: Vec<String>,
     /// Names and types.
     columns: Vec<String>,
@@ -105,17 +106,18 @@ impl ParquetSink {
         };
         let columns = Columns::new(sink);
         let layout = Layout {
-            dir: dir.clone(),
             partition_by: partition_by.clone(),
             columns: columns.names_and_types(),
         };
-        let cut = resume.map(|cut| read_cut(cut, &layout)).transpose()?;
+        let cut = resume.map(|cut| read_cut(cut, dir)).transpose()?;
         if cut.is_none() {
             claim(dir, *existing)?;
         }
         let opened = Self {
             staging: Staging::open(&place.dir, cut.as_ref().map(|cut| cut.staged))?,
+            workshop: Workshop::new(dir, &place),
             place,
+            dir: dir.clone(),
             roll: *roll,
             layout,
             columns,
@@ -129,6 +131,7 @@ impl ParquetSink {
             due: DueAt::default(),
             rows: AtomicU64::new(0),
         };
+        opened.workshop.clear(None)?;
         if let Some(cut) = cut {
             opened.resume(cut)?;
         }
@@ -136,9 +139,6 @@ impl ParquetSink {
     }
 
     fn resume(&self, cut: Cut) -> Result<(), ConnectorError> {
-        for layout in cut.rolls.iter().map(|r| &r.layout).chain([&cut.layout]) {
-            remove_directory(&files::hidden(&layout.dir, &self.place.label))?;
-        }
         for roll in &cut.rolls {
             self.roll_forward(roll)?;
         }
@@ -163,23 +163,24 @@ impl ParquetSink {
         if !self.staging.has(roll.from) {
             return Ok(());
         }
-        let mut missing = self.files(roll);
+        let mut missing = self.files(roll)?;
         missing.leave_visible = true;
         for written in missing.write(|| self.staging.read(roll.from, roll.to))? {
             make_visible(&written)?;
         }
-        remove_directory(&files::hidden(&roll.layout.dir, &self.place.label))?;
+        self.workshop.clear(None)?;
         self.staging.drop_before(roll.to)
     }
 
-    fn files(&self, roll: &Roll) -> Files {
-        let layout = &roll.layout;
-        Files::new(
-            &layout.dir,
-            &self.place.label,
-            roll.sequence,
-            &layout.partition_by,
-        )
+    fn files(&self, roll: &Roll) -> Result<Files, ConnectorError> {
+        Ok(Files {
+            dir: self.dir.clone(),
+            made_in: self.workshop.path()?.to_owned(),
+            label: self.place.label.clone(),
+            sequence: roll.sequence,
+            partition_by: roll.layout.partition_by.clone(),
+            leave_visible: false,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -239,16 +240,16 @@ impl Sink for ParquetSink {
             layout: self.layout.clone(),
             rolls: state.rolls.clone(),
         };
-        serde_json::to_value(cut).map_err(|cause| failed(&self.layout, cause))
+        serde_json::to_value(cut).map_err(|cause| failed(&self.dir, cause))
     }
 
     fn sync(&self, cut: &Value) -> Result<(), ConnectorError> {
-        let cut = read_cut(cut, &self.layout)?;
+        let cut = read_cut(cut, &self.dir)?;
         self.staging.sync(cut.staged)?;
         let mut all = Vec::new();
         for roll in &cut.rolls {
             all.extend(
-                self.files(roll)
+                self.files(roll)?
                     .write(|| self.staging.read(roll.from, roll.to))?,
             );
         }
@@ -257,15 +258,13 @@ impl Sink for ParquetSink {
     }
 
     fn decided(&self, cut: &Value) -> Result<(), ConnectorError> {
-        let cut = read_cut(cut, &self.layout)?;
+        let cut = read_cut(cut, &self.dir)?;
         let Some(last) = cut.rolls.last() else {
             return Ok(());
         };
         let written = std::mem::take(&mut self.lock().written);
         written.iter().try_for_each(make_visible)?;
-        for roll in &cut.rolls {
-            remove_directory(&files::hidden(&roll.layout.dir, &self.place.label))?;
-        }
+        self.workshop.clear(None)?;
         self.staging.drop_before(last.to)?;
         self.lock().rolls.retain(|roll| !cut.rolls.contains(roll));
         Ok(())
@@ -285,10 +284,10 @@ fn make_visible(written: &Written) -> Result<(), ConnectorError> {
     publish(&written.hidden, &written.visible)
 }
 
-fn read_cut(cut: &Value, layout: &Layout) -> Result<Cut, ConnectorError> {
+fn read_cut(cut: &Value, dir: &Path) -> Result<Cut, ConnectorError> {
     Cut::deserialize(cut).map_err(|cause| {
         failed(
-            layout,
+            dir,
             format!(
                 "the checkpoint's note on it is of another kind of sink: give the sink another name ({cause})"
             ),
@@ -296,6 +295,6 @@ fn read_cut(cut: &Value, layout: &Layout) -> Result<Cut, ConnectorError> {
     })
 }
 
-fn failed(layout: &Layout, cause: impl ToString) -> ConnectorError {
-    ConnectorError::failed(layout.dir.display().to_string(), cause)
+fn failed(dir: &Path, cause: impl ToString) -> ConnectorError {
+    ConnectorError::failed(dir.display().to_string(), cause)
 }

@@ -1,19 +1,19 @@
 //! Rows as JSON lines or CSV in files of a directory, each finished after some time or size; exactly once with the
 //! checkpoint.
 //!
-//! The open file has a hidden name and grows with every checkpoint; a restart cuts it back. The cut at which it is due
-//! names it as finished: it is synced before that checkpoint is committed and gets its visible name when it is decided.
-//! Invariant: a visible file is complete and never changes; no number is given to two visible files of one state.
+//! The open file is made apart (`directory`) and grows with every checkpoint; a restart cuts it back. The cut at which it
+//! is due names it as finished: it is synced before that checkpoint is committed and moves into the directory when it is
+//! decided. Invariant: a file of the directory is complete and never changes; no two of one state get the same number.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::directory::{DueAt, claim, entries, publish, visible};
-use super::durable::remove_file;
+use super::directory::{DueAt, Workshop, claim, file_name, publish};
+use super::durable::create_directory;
 use super::line_file::LineFile;
 use super::lines::LineWriter;
 use super::{Place, Sink};
@@ -26,6 +26,7 @@ use crate::time::Micros;
 pub struct RollingSink {
     place: Place,
     dir: PathBuf,
+    workshop: Workshop,
     roll: Roll,
     extension: &'static str,
     lines: LineWriter,
@@ -43,11 +44,12 @@ struct State {
     finished: Vec<Open>,
 }
 
-/// A file under its hidden name.
+/// A file that is not in the directory yet.
 #[derive(Debug, Clone)]
 struct Open {
     file: Arc<LineFile>,
-    visible: PathBuf,
+    /// What it will be called there.
+    name: String,
     /// Wall time of its first row.
     since: Micros,
 }
@@ -64,8 +66,7 @@ struct Cut {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct OpenCut {
-    hidden: PathBuf,
-    visible: PathBuf,
+    name: String,
     since: Micros,
     /// Of the file itself.
     file: Value,
@@ -90,6 +91,7 @@ impl RollingSink {
             panic!("sink {} is not a directory of lines", sink.name);
         };
         let opened = Self {
+            workshop: Workshop::new(dir, &place),
             place,
             dir: dir.clone(),
             roll: *roll,
@@ -104,7 +106,10 @@ impl RollingSink {
         };
         match resume {
             Some(cut) => opened.resume(cut)?,
-            None => claim(dir, *existing)?,
+            None => {
+                claim(dir, *existing)?;
+                opened.workshop.clear(None)?;
+            }
         }
         Ok(opened)
     }
@@ -117,15 +122,16 @@ impl RollingSink {
             ConnectorError::failed(self.dir.display().to_string(), cause)
         })?;
         self.roll_forward(&cut)?;
-        self.remove_orphans(&cut)?;
+        let known = cut.open.as_ref().map(|open| self.unfinished(open));
+        self.workshop.clear(known.as_deref())?;
         let mut state = self.lock();
         state.sequence = cut.sequence;
         let Some(open) = cut.open else {
             return Ok(());
         };
         let open = Open {
-            file: Arc::new(reopen(&open)?),
-            visible: open.visible,
+            file: Arc::new(self.reopen(&open)?),
+            name: open.name,
             since: open.since,
         };
         if cut.kind == self.lines.kind() {
@@ -140,26 +146,27 @@ impl RollingSink {
         Ok(())
     }
 
-    /// Does what [`decided`](Sink::decided) does, if it was not done.
+    /// Does what [`decided`](Sink::decided) does, as far as it was not done: then the file is in the workshop.
     fn roll_forward(&self, cut: &Cut) -> Result<(), ConnectorError> {
-        for finished in cut.finished.iter().filter(|f| f.hidden.exists()) {
-            reopen(finished)?;
-            publish(&finished.hidden, &finished.visible)?;
+        for finished in &cut.finished {
+            let path = self.unfinished(finished);
+            if path.exists() {
+                self.reopen(finished)?;
+                create_directory(&self.dir)?;
+                publish(&path, &self.dir.join(&finished.name))?;
+            }
         }
         Ok(())
     }
 
-    /// Removes the sink's own hidden files that the checkpoint does not know.
-    fn remove_orphans(&self, cut: &Cut) -> Result<(), ConnectorError> {
-        let prefix = format!(".{}-", self.place.label);
-        let known = cut.open.as_ref().map(|open| open.hidden.as_path());
-        for name in entries(&self.dir)? {
-            let path = self.dir.join(&name);
-            if name.starts_with(&prefix) && Some(path.as_path()) != known {
-                remove_file(&path)?;
-            }
-        }
-        Ok(())
+    /// Where the file of a cut is, or was.
+    fn unfinished(&self, cut: &OpenCut) -> PathBuf {
+        self.workshop.locate(&unfinished_name(&cut.name))
+    }
+
+    /// The file of a cut, cut back to it.
+    fn reopen(&self, cut: &OpenCut) -> Result<LineFile, ConnectorError> {
+        LineFile::open(&self.unfinished(cut), Existing::Refuse, Some(&cut.file))
     }
 
     /// The open file; begins one if there is none.
@@ -168,15 +175,15 @@ impl RollingSink {
         if let Some(open) = &state.open {
             return Ok(open.file.clone());
         }
-        let (dir, label) = (&self.dir, &self.place.label);
-        let visible = visible(dir, label, state.sequence, self.extension);
-        let file = LineFile::open(&hidden(&visible), Existing::Overwrite, None)?;
+        let name = file_name(&self.place.label, state.sequence, self.extension);
+        let path = self.workshop.path()?.join(unfinished_name(&name));
+        let file = LineFile::open(&path, Existing::Overwrite, None)?;
         self.lines.begin(&file)?;
         let (file, since) = (Arc::new(file), (self.place.now)());
         self.due.set(Some(since), &self.roll);
         state.open = Some(Open {
             file: file.clone(),
-            visible,
+            name,
             since,
         });
         Ok(file)
@@ -240,7 +247,12 @@ impl Sink for RollingSink {
         };
         finished
             .iter()
-            .try_for_each(|f| publish(f.file.path(), &f.visible))
+            .try_for_each(|f| publish(f.file.path(), &self.dir.join(&f.name)))?;
+        let state = self.lock();
+        if state.open.is_none() && state.finished.is_empty() {
+            self.workshop.tidy();
+        }
+        Ok(())
     }
 
     fn rows(&self) -> u64 {
@@ -255,23 +267,16 @@ impl Sink for RollingSink {
 impl Open {
     fn cut(&self) -> Result<OpenCut, ConnectorError> {
         Ok(OpenCut {
-            hidden: self.file.path().to_owned(),
-            visible: self.visible.clone(),
+            name: self.name.clone(),
             since: self.since,
             file: self.file.cut()?,
         })
     }
 }
 
-/// The file of a cut, cut back to it.
-fn reopen(cut: &OpenCut) -> Result<LineFile, ConnectorError> {
-    LineFile::open(&cut.hidden, Existing::Refuse, Some(&cut.file))
-}
-
-/// What a file is called until it is finished.
-fn hidden(visible: &Path) -> PathBuf {
-    let name = visible.file_name().unwrap_or_default().to_string_lossy();
-    visible.with_file_name(format!(".{name}.open"))
+/// What a file is called until it is finished: no reader takes it for one of its kind.
+fn unfinished_name(name: &str) -> String {
+    format!("{name}.open")
 }
 
 #[cfg(test)]

@@ -344,6 +344,50 @@ fn a_plan_in_a_few_lines() {
 }
 
 #[test]
+fn sinks_that_write_files() {
+    let plan = planned(
+        "name = \"p\"\n[sources.clicks]\nfile = { path = \"clicks.jsonl\" }\n\
+         fields = { kind = \"string?\", n = \"int\" }\n\
+         [steps.more]\nfrom = \"clicks\"\nselect = [\"'x' as kind\", \"n\"]\n\
+         [sinks.a]\nfrom = [\"clicks\", \"more\"]\n\
+         parquet = { dir = \"out\", partition_by = [\"step\", \"kind\"], existing = \"append\" }\n\
+         [sinks.b]\nfrom = \"clicks\"\nfile = { dir = \"lines\", roll = \"2h\", roll_bytes = \"100KB\", format = \"csv\" }\n\
+         [sinks.c]\nfrom = \"clicks\"\nfile = { path = \"c.csv\" }\n\
+         [sinks.d]\nfrom = \"clicks\"\nfile = { path = \"d.txt\", format = \"csv\" }\n",
+    );
+    let SinkConnector::Parquet {
+        dir,
+        existing,
+        roll,
+        partition_by,
+    } = &plan.sinks[0].connector
+    else {
+        panic!("{:?}", plan.sinks[0].connector);
+    };
+    assert_eq!((dir, *existing), (&here("out"), Existing::Append));
+    assert_eq!((roll.every, roll.bytes), (300_000_000, 128 << 20));
+    assert_eq!(partition_by, &["step", "kind"]);
+    let schema = plan.sinks[0].schema();
+    assert_eq!(names(&schema), ["step", "kind", "n"]);
+    assert!(schema.field(1).is_nullable(), "it is in one of the inputs");
+    let csv = |sink: usize| match &plan.sinks[sink].connector {
+        SinkConnector::Files { format, .. } | SinkConnector::File { format, .. } => {
+            *format == LineFormat::Csv
+        }
+        _ => false,
+    };
+    assert!((1..4).all(csv));
+    let text = describe(&plan);
+    for line in [
+        "sink a: clicks, more -> Parquet files in /here/out, partitioned by step, kind, a new one after 300 s or 128 MB",
+        "sink b: clicks -> files in /here/lines, a new one after 7200 s or 100 KB",
+        "sink c: clicks -> file /here/c.csv",
+    ] {
+        assert!(text.contains(line), "no {line:?} in\n{text}");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_read_are_said_so() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("p.toml");

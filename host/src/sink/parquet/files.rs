@@ -1,4 +1,4 @@
-//! Rows written as Parquet files, one for each partition, under hidden names.
+//! Rows written as Parquet files, one for each partition, where no reader looks yet.
 //!
 //! Knows no checkpoints. The same rows give the same files under the same names, however often they are written.
 //! Invariant: when [`Files::write`] returns, the files and the way to them are on the disk.
@@ -16,16 +16,18 @@ use arrow::compute::take_record_batch;
 use super::hive::PartitionColumn;
 use crate::error::ConnectorError;
 use crate::limits;
-use crate::sink::directory::visible;
+use crate::sink::directory::file_name;
 use crate::sink::durable::{create_parents, sync_directory};
 
 /// The files of one roll.
 pub struct Files {
-    dir: PathBuf,
-    hidden: PathBuf,
-    label: String,
-    sequence: u64,
-    partition_by: Vec<String>,
+    /// Where they will be visible.
+    pub dir: PathBuf,
+    /// Where they are made.
+    pub made_in: PathBuf,
+    pub label: String,
+    pub sequence: u64,
+    pub partition_by: Vec<String>,
     /// Files that are visible already are not written again.
     pub leave_visible: bool,
 }
@@ -40,23 +42,7 @@ pub struct Written {
 type Rows = Result<(usize, RecordBatch), ConnectorError>;
 type Open = HashMap<String, Option<(ArrowWriter<File>, Written)>>;
 
-/// Where the sink `label` keeps files of `dir` that are not visible yet: in it, so that they can be renamed.
-pub fn hidden(dir: &Path, label: &str) -> PathBuf {
-    dir.join(format!(".{label}"))
-}
-
 impl Files {
-    pub fn new(dir: &Path, label: &str, sequence: u64, partition_by: &[String]) -> Self {
-        Self {
-            dir: dir.to_owned(),
-            hidden: hidden(dir, label),
-            label: label.to_owned(),
-            sequence,
-            partition_by: partition_by.to_vec(),
-            leave_visible: false,
-        }
-    }
-
     /// Writes all rows that `read` gives, which is called again while there are more partitions than files may be open.
     pub fn write<R: Iterator<Item = Rows>>(
         &self,
@@ -122,12 +108,13 @@ impl Files {
         partition: &str,
         rows: &RecordBatch,
     ) -> Result<Option<(ArrowWriter<File>, Written)>, ConnectorError> {
-        let name = |dir: &Path, extension: &str| {
-            visible(&dir.join(partition), &self.label, self.sequence, extension)
+        let path = |dir: &Path, extension: &str| {
+            let name = file_name(&self.label, self.sequence, extension);
+            dir.join(partition).join(name)
         };
         let written = Written {
-            hidden: name(&self.hidden, "parquet.tmp"),
-            visible: name(&self.dir, "parquet"),
+            hidden: path(&self.made_in, "parquet.tmp"),
+            visible: path(&self.dir, "parquet"),
         };
         if self.leave_visible && written.visible.exists() {
             return Ok(None);
@@ -167,12 +154,12 @@ impl Files {
             .collect()
     }
 
-    /// Every directory from those of the files up to the hidden one.
+    /// Every directory from those of the files up to the one they are made in.
     fn sync_directories(&self, all: &[Written]) -> Result<(), ConnectorError> {
         let mut dirs = BTreeSet::new();
         for written in all {
             let above = written.hidden.ancestors().skip(1);
-            dirs.extend(above.take_while(|dir| dir.starts_with(&self.hidden)));
+            dirs.extend(above.take_while(|dir| dir.starts_with(&self.made_in)));
         }
         dirs.into_iter().try_for_each(sync_directory)
     }

@@ -75,7 +75,14 @@ impl Table {
     }
 
     fn staged_files(&self) -> usize {
-        fs::read_dir(self.place().dir).unwrap().count()
+        let names = fs::read_dir(self.place().dir).unwrap();
+        names
+            .filter(|e| e.as_ref().unwrap().path().is_file())
+            .count()
+    }
+
+    fn made_in(&self) -> PathBuf {
+        self.place().dir.join("unfinished")
     }
 }
 
@@ -120,7 +127,7 @@ impl Subject for Table {
     }
 
     fn halfway(&self, _cut: &Value) {
-        let hidden = files::hidden(&self.output(), "test-out-0a1b2c3d");
+        let hidden = self.made_in();
         let mut found = BTreeMap::new();
         if hidden.is_dir() {
             collect_names(&hidden, &hidden, &mut found);
@@ -169,7 +176,7 @@ fn a_roll_becomes_visible_with_its_decision_and_leaves_nothing_behind() {
     sink.write(0, &rows([100])).unwrap();
     sink.sync(&cut).unwrap();
     assert!(subject.files().is_empty());
-    assert!(subject.output().join(".test-out-0a1b2c3d").is_dir());
+    assert_eq!(fs::read_dir(subject.made_in()).unwrap().count(), 3);
     sink.decided(&cut).unwrap();
     let found: Vec<_> = subject
         .files()
@@ -190,7 +197,7 @@ fn a_roll_becomes_visible_with_its_decision_and_leaves_nothing_behind() {
         1,
         "`kind` is in the name"
     );
-    assert!(!subject.output().join(".test-out-0a1b2c3d").exists());
+    assert_eq!(fs::read_dir(subject.made_in()).unwrap().count(), 0);
     assert_eq!(subject.staged_files(), 1);
     let cut = checkpoint(&sink, true);
     assert_eq!(subject.visible().len(), 7);

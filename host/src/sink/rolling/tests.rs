@@ -51,12 +51,24 @@ impl Lines {
         RollingSink::open(&self.plan(Existing::Refuse), place, Some(cut)).unwrap()
     }
 
-    /// Names of the files, hidden ones included, in order.
+    /// Names of the files in the directory, hidden ones included, in order.
     fn names(&self) -> Vec<String> {
-        let mut names = entries(&self.output()).unwrap();
-        names.sort();
-        names
+        names(&self.output())
     }
+
+    /// Names of the files that are not finished.
+    fn unfinished(&self) -> Vec<String> {
+        names(&self.dir.path().join("state/sinks/out/unfinished"))
+    }
+}
+
+fn names(dir: &std::path::Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        entry.unwrap().file_name().to_str().unwrap().to_owned()
+    };
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(name).collect();
+    names.sort();
+    names
 }
 
 impl Subject for Lines {
@@ -72,9 +84,8 @@ impl Subject for Lines {
     }
 
     fn visible(&self) -> Vec<i64> {
-        let names = self.names().into_iter().filter(|n| !n.starts_with('.'));
         let mut all = Vec::new();
-        for name in names {
+        for name in self.names() {
             let text = fs::read_to_string(self.output().join(&name)).unwrap();
             let numbers = text.lines().filter_map(|line| match self.format {
                 LineFormat::Json => line.strip_prefix("{\"n\":")?.split(',').next(),
@@ -87,8 +98,10 @@ impl Subject for Lines {
 
     fn halfway(&self, cut: &Value) {
         for file in cut["finished"].as_array().unwrap() {
-            let path = |key: &str| file[key].as_str().unwrap();
-            fs::rename(path("hidden"), path("visible")).unwrap();
+            let name = file["name"].as_str().unwrap();
+            let open = self.dir.path().join("state/sinks/out/unfinished");
+            let open = open.join(format!("{name}.open"));
+            fs::rename(open, self.output().join(name)).unwrap();
         }
     }
 }
@@ -115,8 +128,8 @@ fn a_file_appears_with_the_decision_after_its_time() {
     sink.write(0, &rows([])).unwrap();
     subject.clock.advance(59);
     checkpoint(&sink, false);
-    assert_eq!(subject.names(), [".test-out-0a1b2c3d-000000.csv.open"]);
-    assert!(!sink.is_due());
+    assert_eq!(subject.unfinished(), ["test-out-0a1b2c3d-000000.csv.open"]);
+    assert!(subject.names().is_empty() && !sink.is_due());
     subject.clock.advance(1);
     assert!(sink.is_due());
     let cut = sink.cut(false).unwrap();
@@ -125,15 +138,10 @@ fn a_file_appears_with_the_decision_after_its_time() {
     sink.write(0, &rows([2])).unwrap();
     assert!(subject.visible().is_empty());
     sink.decided(&cut).unwrap();
-    assert_eq!(
-        subject.names(),
-        [
-            ".test-out-0a1b2c3d-000001.csv.open",
-            "test-out-0a1b2c3d-000000.csv"
-        ]
-    );
+    assert_eq!(subject.unfinished(), ["test-out-0a1b2c3d-000001.csv.open"]);
+    assert_eq!(subject.names(), ["test-out-0a1b2c3d-000000.csv"]);
     assert_eq!(subject.visible(), [1]);
-    let text = fs::read_to_string(subject.output().join(&subject.names()[1])).unwrap();
+    let text = fs::read_to_string(subject.output().join(&subject.names()[0])).unwrap();
     assert_eq!(text, "n,kind\n1,c\n");
     checkpoint(&sink, true);
     assert_eq!(subject.visible(), [1, 2]);
@@ -151,9 +159,12 @@ fn a_restart_keeps_the_time_of_the_first_row_and_drops_what_nobody_decided() {
     sink.cut(false).unwrap();
     sink.write(0, &rows([3])).unwrap();
     drop(sink);
-    assert_eq!(subject.names().len(), 2);
+    assert_eq!(subject.unfinished().len(), 2);
     let sink = subject.resume(&cut);
-    assert_eq!(subject.names(), [".test-out-0a1b2c3d-000000.jsonl.open"]);
+    assert_eq!(
+        subject.unfinished(),
+        ["test-out-0a1b2c3d-000000.jsonl.open"]
+    );
     assert!(sink.is_due());
     checkpoint(&sink, false);
     assert_eq!(subject.visible(), [1]);
@@ -197,4 +208,25 @@ fn a_directory_of_somebody_else_is_refused() {
         .err()
         .unwrap();
     assert!(error.to_string().contains("give the sink another name"));
+}
+
+/// As where output and state are on two file systems, and when a deployment moves as a whole.
+#[test]
+fn files_are_made_within_the_directory_where_no_rename_leads_to_it() {
+    let subject = lines(LineFormat::Json, 1, 1 << 20);
+    let sink = subject.start(Existing::Refuse).unwrap();
+    sink.write(0, &rows([1])).unwrap();
+    let cut = checkpoint(&sink, false);
+    drop(sink);
+    let apart = subject.dir.path().join("state/sinks/out/unfinished");
+    let within = subject.output().join(".test-out-0a1b2c3d");
+    fs::rename(&apart, &within).unwrap();
+    let sink = subject.resume(&cut);
+    assert!(within.is_dir());
+    checkpoint(&sink, true);
+    assert_eq!(subject.names(), ["test-out-0a1b2c3d-000000.jsonl"]);
+    let cut = checkpoint(&sink, true);
+    drop(sink);
+    subject.resume(&cut);
+    assert_eq!(subject.names(), ["test-out-0a1b2c3d-000000.jsonl"]);
 }

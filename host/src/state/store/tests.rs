@@ -461,7 +461,11 @@ fn reset_makes_a_new_state() {
     store.commit(Prepared::default()).unwrap();
     assert!(Store::reset(dir.path()).is_err(), "in use");
     drop(store);
+    let staged = dir.path().join("sinks/out");
+    fs::create_dir_all(&staged).unwrap();
+    fs::write(staged.join("0000000000.rows"), "rows").unwrap();
     Store::reset(dir.path()).unwrap();
+    assert!(!staged.exists());
     let store = open(dir.path(), NEVER);
     assert_eq!(store.latest(), None);
     assert_ne!(store.state_id(), before);
