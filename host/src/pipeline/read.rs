@@ -37,7 +37,9 @@ impl<'t, 'f> Reader<'t, 'f> {
 
     /// The value under `key`, which is thereby known; syntax errors are as good as absent.
     pub fn node(&mut self, key: &'static str) -> Option<&'t Node> {
-        self.asked.push(key);
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
         self.table
             .get(key)
             .map(|e| &e.value)

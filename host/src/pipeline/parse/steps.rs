@@ -32,7 +32,10 @@ pub fn step(name: Spanned<String>, r: &mut Reader) -> Step {
         filter: r.string("where"),
         select: select(r),
     };
-    let operator = if r.has("plugin") {
+    let several = OPERATORS.iter().filter(|(key, _)| r.has(key)).count() > 1;
+    let operator = if several {
+        None
+    } else if r.has("plugin") {
         plugin::plugin(r).map(|p| Operator::Plugin(Box::new(p)))
     } else if r.has("lookup") {
         r.nested("lookup", lookup).map(Operator::Lookup)
@@ -49,8 +52,10 @@ pub fn step(name: Spanned<String>, r: &mut Reader) -> Step {
         let broken = r.has("select") && matches!(&project, Operator::Project { select: None, .. });
         (!broken).then_some(project)
     };
-    for key in OPERATORS.iter().flat_map(|(_, options)| *options) {
-        r.node(key);
+    // All are known, whichever the step has: one of another operator was told already.
+    for (operator, options) in OPERATORS {
+        r.node(operator);
+        options.iter().for_each(|key| _ = r.node(key));
     }
     Step {
         name,
@@ -72,7 +77,8 @@ pub(super) fn select(r: &mut Reader) -> Option<Vec<Spanned<String>>> {
 
 /// One step does one thing: refuses what belongs to another operator. True if nothing does.
 fn misplaced(r: &mut Reader) -> bool {
-    let written: Vec<_> = OPERATORS.iter().filter(|(key, _)| r.has(key)).collect();
+    let mut written: Vec<_> = OPERATORS.iter().filter(|(key, _)| r.has(key)).collect();
+    written.sort_by_key(|(key, _)| r.key_span(key).map(|span| span.start));
     if let [(first, _), (second, _), ..] = written[..] {
         let message = format!("{} has both `{first}` and `{second}`", r.place);
         let span = r.key_span(second).unwrap_or(r.span);

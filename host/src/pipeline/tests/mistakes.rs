@@ -2,6 +2,7 @@
 
 mod inputs;
 mod rows;
+mod windows;
 
 use super::mistakes;
 
