@@ -6,6 +6,7 @@
 mod commands;
 mod crash;
 mod driver;
+mod duckdb;
 mod errors;
 mod kafka;
 mod pauses;
@@ -23,6 +24,7 @@ fn main() {
     trials.extend(errors::trials());
     trials.extend(crash::trials());
     trials.extend(driver::trials());
+    trials.extend(duckdb::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());
     trials.extend(kafka::trials());
