@@ -243,7 +243,6 @@ fn mistakes_at_once() {
         "string",
         "aa",
         "`aggregate` is missing",
-        "not supported yet",
         "pipeline.toml",
     ] {
         assert!(

@@ -6,6 +6,7 @@
 mod commands;
 mod crash;
 mod driver;
+mod duckdb;
 mod errors;
 mod examples;
 mod files;
@@ -31,6 +32,7 @@ fn main() {
     trials.extend(crash::trials());
     trials.extend(files::trials());
     trials.extend(driver::trials());
+    trials.extend(duckdb::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());
     trials.extend(webhook::trials());

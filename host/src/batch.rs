@@ -71,6 +71,12 @@ impl Batch {
         }
     }
 
+    /// The same columns under a schema of the same types in which at least as many may be null.
+    pub fn with_schema(&self, schema: &SchemaRef) -> Self {
+        let columns = self.columns.clone().with_schema(schema.clone());
+        self.with_columns(columns.expect("the types are the same and more may be null"))
+    }
+
     /// The rows `indices`, in that order. Indices must be below [`rows`](Self::rows).
     pub fn take(&self, indices: &[u32]) -> Self {
         let index = UInt32Array::from(indices.to_vec());

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+
 use crate::engine::exchange::{owned, owner};
 use crate::engine::intake::Intake;
 use crate::engine::meta::EngineMeta;
@@ -75,7 +77,12 @@ pub fn worker(
             Some(keys) => Some(key_encoder(shared, i, &keys[0])?),
             None => None,
         };
-        steps.push(StepTask { step, encoder });
+        let union = union_schema(&shared.plan, plan);
+        steps.push(StepTask {
+            step,
+            encoder,
+            union,
+        });
     }
     Ok(Worker::new(index, sources, steps, shared.clone()))
 }
@@ -113,12 +120,31 @@ fn key_encoder(shared: &Shared, step: usize, key: &[usize]) -> Result<KeyEncoder
     KeyEncoder::new(&types).map_err(|e| RunError::Refused(format!("step {}: {e}", plan.name)))
 }
 
-/// The schema of a step's first input.
-pub fn input_schema(plan: &Plan, step: &plan::Step) -> arrow::datatypes::SchemaRef {
-    schema_of(plan, step.inputs[0])
+/// The schema of a step's input; of several that are read as one a column may be null if it may be in any of them. Of a
+/// join, the left one.
+pub fn input_schema(plan: &Plan, step: &plan::Step) -> SchemaRef {
+    let first = schema_of(plan, step.inputs[0]);
+    if step.inputs.len() == 1 || matches!(step.operator, Operator::Join(_)) {
+        return first;
+    }
+    let others: Vec<SchemaRef> = (step.inputs[1..].iter())
+        .map(|input| schema_of(plan, *input))
+        .collect();
+    let field = |(i, field): (usize, &FieldRef)| {
+        let nullable = field.is_nullable() || others.iter().any(|o| o.field(i).is_nullable());
+        field.as_ref().clone().with_nullable(nullable)
+    };
+    let fields = first.fields().iter().enumerate().map(field);
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-fn schema_of(plan: &Plan, input: plan::Input) -> arrow::datatypes::SchemaRef {
+/// The schema that all batches of a step's inputs are given, if they do not have it by themselves.
+fn union_schema(plan: &Plan, step: &plan::Step) -> Option<SchemaRef> {
+    let several = step.inputs.len() > 1 && !matches!(step.operator, Operator::Join(_));
+    several.then(|| input_schema(plan, step))
+}
+
+fn schema_of(plan: &Plan, input: plan::Input) -> SchemaRef {
     match input {
         plan::Input::Source(i) => plan.sources[i].schema.clone(),
         plan::Input::Port { step, port } => plan.steps[step].ports[port].schema.clone(),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
+
 use crate::batch::{Batch, InputId};
 use crate::engine::coordinator::{Decision, Fullness, Report};
 use crate::engine::metrics::add;
@@ -43,6 +45,8 @@ pub struct StepTask {
     pub step: Box<dyn Step>,
     /// For the way to the owner of a key.
     pub encoder: Option<KeyEncoder>,
+    /// What the batches of several inputs, read as one, have in common: their own schemas may differ in what can be null.
+    pub union: Option<SchemaRef>,
 }
 
 /// Rows of an epoch, by source and by step and port.
@@ -271,6 +275,9 @@ impl Worker {
         let mut out = Output::new(plan.ports.len());
         for (input, from) in plan.inputs.iter().enumerate() {
             let mut batches = flow.of(*from).to_vec();
+            if let Some(schema) = &task.union {
+                batches.iter_mut().for_each(|b| *b = b.with_schema(schema));
+            }
             if let (Some(keys), Some(encoder)) = (&plan.keys, &mut task.encoder) {
                 let exchange = &shared.exchanges[index][input];
                 batches = exchange.turn(self.index, batches, &keys[input], encoder)?;

@@ -33,7 +33,10 @@ pub fn step(name: Spanned<String>, r: &mut Reader) -> Step {
         filter: r.string("where"),
         select: select(r),
     };
-    let operator = if r.has("plugin") {
+    let several = OPERATORS.iter().filter(|(key, _)| r.has(key)).count() > 1;
+    let operator = if several {
+        None
+    } else if r.has("plugin") {
         plugin::plugin(r).map(|p| Operator::Plugin(Box::new(p)))
     } else if r.has("lookup") {
         r.nested("lookup", lookup).map(Operator::Lookup)
@@ -50,6 +53,7 @@ pub fn step(name: Spanned<String>, r: &mut Reader) -> Step {
         let broken = r.has("select") && matches!(&project, Operator::Project { select: None, .. });
         (!broken).then_some(project)
     };
+    // All are known, whichever the step has: one of another operator was told already.
     for (operator, options) in OPERATORS {
         r.node(operator);
         for key in options {

@@ -157,16 +157,15 @@ pub(super) fn join(r: &mut Reader) -> Option<(Join, Vec<Spanned<String>>)> {
 pub(super) fn deduplicate(r: &mut Reader) -> Option<Deduplicate> {
     r.nested("deduplicate", |r| {
         r.need("on", "on = [\"event_id\"]");
-        let on = r.strings("on", "[\"event_id\"]")?;
-        if on.value.is_empty() {
+        let on = r.strings("on", "[\"event_id\"]");
+        if let Some(on) = on.as_ref().filter(|on| on.value.is_empty()) {
             r.findings.error(on.span, "`on` names no column");
-            return None;
         }
         r.need("within", "within = \"1h\"");
-        let within = r.duration("within")?;
+        let within = r.duration("within");
         Some(Deduplicate {
-            on,
-            within: within.value,
+            on: on.filter(|on| !on.value.is_empty())?,
+            within: within?.value,
         })
     })
     .flatten()

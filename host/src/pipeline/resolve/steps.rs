@@ -22,8 +22,13 @@ impl Resolver<'_> {
         if let Some(spec::Operator::Join(join)) = &step.operator {
             return self.join(step, join);
         }
+        let Some(operator) = &step.operator else {
+            // What it does is not known, nor how it would read these.
+            step.from.iter().for_each(|from| _ = self.facts(from));
+            return None;
+        };
         let rows = self.union(step);
-        match step.operator.as_ref()? {
+        match operator {
             spec::Operator::Project { filter, select } => {
                 self.project(step, rows?, filter.as_ref(), select.as_deref())
             }

@@ -4,6 +4,7 @@ mod files;
 mod inputs;
 mod remote;
 mod rows;
+mod windows;
 
 use super::mistakes;
 
