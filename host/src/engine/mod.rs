@@ -15,6 +15,7 @@ pub mod exchange;
 pub mod handle;
 pub mod meta;
 pub mod metrics;
+mod metrics_file;
 pub mod open;
 pub mod rate;
 pub mod rendezvous;

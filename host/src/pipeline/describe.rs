@@ -93,7 +93,7 @@ pub fn source_identity(source: &Source) -> String {
     }
 }
 
-fn source_place(source: &Source) -> String {
+pub(super) fn source_place(source: &Source) -> String {
     match &source.connector {
         SourceConnector::Kafka { cluster, topic, .. } => kafka_place(cluster, topic),
         SourceConnector::File { path } => format!("file {}", path.display()),
@@ -116,6 +116,11 @@ fn kafka_place(cluster: &Cluster, topic: &str) -> String {
 
 fn step_about(plan: &Plan, step: &Step) -> String {
     let from: Vec<_> = step.inputs.iter().map(|i| input_name(plan, *i)).collect();
+    format!("{} -> {}", from.join(", "), operator_words(plan, step))
+}
+
+/// What a step does, with its key.
+pub(super) fn operator_words(plan: &Plan, step: &Step) -> String {
     let operator = match &step.operator {
         Operator::Project { filter, projection } => match (filter, projection) {
             (None, None) => "all rows".into(),
@@ -161,10 +166,10 @@ fn step_about(plan: &Plan, step: &Step) -> String {
             format!(" by {}", names.join(", "))
         }
     };
-    format!("{} -> {operator}{key}", from.join(", "))
+    format!("{operator}{key}")
 }
 
-fn input_name(plan: &Plan, input: Input) -> String {
+pub(super) fn input_name(plan: &Plan, input: Input) -> String {
     match input {
         Input::Source(source) => plan.sources[source].name.clone(),
         Input::Port { step, port: 0 } => plan.steps[step].name.clone(),
@@ -175,7 +180,7 @@ fn input_name(plan: &Plan, input: Input) -> String {
     }
 }
 
-fn input_schema(plan: &Plan, input: Input) -> &SchemaRef {
+pub(super) fn input_schema(plan: &Plan, input: Input) -> &SchemaRef {
     match input {
         Input::Source(source) => &plan.sources[source].schema,
         Input::Port { step, port } => &plan.steps[step].ports[port].schema,

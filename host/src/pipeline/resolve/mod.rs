@@ -10,7 +10,7 @@ pub mod plugin;
 mod sinks;
 mod sources;
 mod steps;
-mod unused;
+pub(super) mod unused;
 mod windows;
 
 pub(super) use sources::type_name;
@@ -254,6 +254,7 @@ impl<'s> Resolver<'s> {
                 .as_ref()
                 .map_or(Delivery::Default, |d| d.value),
             admin_port: host.admin_port.unwrap_or(0),
+            metrics: (host.metrics.as_ref()).map(|path| self.spec.dir.join(&path.value)),
         })
     }
 
