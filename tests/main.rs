@@ -6,6 +6,7 @@
 mod commands;
 mod crash;
 mod driver;
+mod editing;
 mod errors;
 mod kafka;
 mod pauses;
@@ -21,6 +22,7 @@ fn main() {
     trials.extend(pipelines::trials());
     trials.extend(commands::trials());
     trials.extend(errors::trials());
+    trials.extend(editing::trials());
     trials.extend(crash::trials());
     trials.extend(driver::trials());
     trials.extend(swaps::trials());
