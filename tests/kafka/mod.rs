@@ -3,6 +3,7 @@
 mod ecommerce;
 mod faults;
 mod reading;
+mod resets;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,11 +20,16 @@ use crate::support::kafka::{self, Broker};
 const PATIENCE: Duration = Duration::from_secs(90);
 
 pub fn trials() -> Vec<Trial> {
-    [reading::tests(), faults::tests(), ecommerce::tests()]
-        .concat()
-        .into_iter()
-        .map(|(name, test)| trial(name, test))
-        .collect()
+    [
+        reading::tests(),
+        faults::tests(),
+        ecommerce::tests(),
+        resets::tests(),
+    ]
+    .concat()
+    .into_iter()
+    .map(|(name, test)| trial(name, test))
+    .collect()
 }
 
 type Test = (&'static str, fn());
