@@ -7,6 +7,7 @@ mod commands;
 mod crash;
 mod driver;
 mod duckdb;
+mod editing;
 mod errors;
 mod examples;
 mod files;
@@ -29,6 +30,7 @@ fn main() {
     trials.extend(errors::trials());
     trials.extend(examples::trials());
     trials.extend(inputs::trials());
+    trials.extend(editing::trials());
     trials.extend(crash::trials());
     trials.extend(files::trials());
     trials.extend(driver::trials());
