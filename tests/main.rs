@@ -40,5 +40,7 @@ fn main() {
     trials.extend(webhook::trials());
     trials.extend(postgres::trials());
     trials.extend(kafka::trials());
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    support::postgres::end();
+    conclusion.exit();
 }

@@ -19,6 +19,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::process::spawn_bound;
 
+static SHARED: OnceLock<Server> = OnceLock::new();
 const START_WITHIN: Duration = Duration::from_secs(60);
 
 /// Whether a server can be had here; `Err` says why not and what to do. Starts nothing.
@@ -82,7 +83,6 @@ impl Server {
     /// The server that all tests of this process share, started at the first call. Each takes a [`database`](Self::database)
     /// of its own.
     pub fn get() -> &'static Server {
-        static SHARED: OnceLock<Server> = OnceLock::new();
         SHARED.get_or_init(|| {
             let server = Server::prepare();
             server.up();
@@ -287,6 +287,15 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.crash();
+    }
+}
+
+/// Ends the shared server and removes its folder: nobody drops a static.
+pub fn end() {
+    if let Some(server) = SHARED.get() {
+        server.crash();
+        // What is left behind harms no test.
+        let _ = fs::remove_dir_all(server.dir.path());
     }
 }
 
