@@ -154,5 +154,7 @@ const _: () = assert!(WEBHOOK_BODY_BYTES_MAX <= WEBHOOK_QUEUE_BYTES_MAX);
 
 /// A pipeline file.
 pub const PIPELINE_FILE_BYTES_MAX: usize = 1 << 20;
+/// A file of offsets for `reset --to`: a line for each of some hundred thousand partitions.
+pub const OFFSETS_FILE_BYTES_MAX: u64 = 16 << 20;
 // redb writes pages twice once a transaction fills half of its cache.
 const _: () = assert!(MERGE_SLICE_KEYS * 4_096 + MERGE_SLICE_BYTES <= STATE_CACHE_BYTES / 2);

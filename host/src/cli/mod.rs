@@ -70,7 +70,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plugin(command) => plugin::run(command),
         Command::Status(arguments) => status::run(arguments),
-        Command::Reset(arguments) => reset::run(&arguments),
+        Command::Reset(arguments) => reset::run(arguments),
     }
 }
 

@@ -215,16 +215,14 @@ impl Coordinator {
                 .collect();
             let (highest, watermark) =
                 (self.times[source].highest(), self.times[source].watermark());
-            let old = self.meta.sources.remove(name).unwrap_or_default();
-            self.meta.sources.insert(
-                name.clone(),
-                SourceMeta {
-                    positions,
-                    highest,
-                    watermark,
-                    topics: old.topics,
-                },
-            );
+            let entry = self.meta.sources.entry(name.clone()).or_default();
+            *entry = SourceMeta {
+                positions,
+                highest,
+                watermark,
+                topics: std::mem::take(&mut entry.topics),
+                reads: std::mem::take(&mut entry.reads),
+            };
         }
         for (step, name) in self.step_names.iter().enumerate() {
             self.meta.steps.entry(name.clone()).or_default().watermark = self.watermarks[step];
@@ -456,8 +454,8 @@ pub fn record_version(
     plugin.history.drain(..over);
 }
 
-/// The steps' entries of a first checkpoint.
-pub fn first_steps(plan: &Plan, now: Micros) -> BTreeMap<String, StepMeta> {
+/// The entries of steps that begin with `checkpoint`, at wall time `now`.
+pub fn first_steps(plan: &Plan, checkpoint: u64, now: Micros) -> BTreeMap<String, StepMeta> {
     let entry = |s: &crate::pipeline::plan::Step| {
         let plugin = match &s.operator {
             Operator::Plugin(p) => {
@@ -469,7 +467,7 @@ pub fn first_steps(plan: &Plan, now: Micros) -> BTreeMap<String, StepMeta> {
                     &mut plugin,
                     p.component.digest(),
                     &p.file.display().to_string(),
-                    0,
+                    checkpoint,
                     now,
                 );
                 Some(plugin)
@@ -482,6 +480,7 @@ pub fn first_steps(plan: &Plan, now: Micros) -> BTreeMap<String, StepMeta> {
                 watermark: NO_TIME,
                 signature: s.signature.clone(),
                 plugin,
+                given_up: false,
             },
         )
     };

@@ -32,6 +32,9 @@ pub struct SourceMeta {
     /// What the numbers of partitions are made of: a source's topics, in the order in which they were first seen.
     #[serde(default)]
     pub topics: Vec<String>,
+    /// What the positions are positions of.
+    #[serde(default)]
+    pub reads: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct StepMeta {
     pub watermark: Micros,
     pub signature: Value,
     pub plugin: Option<PluginMeta>,
+    /// Its state was given up: what the store still has of it is not to be believed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
 }
 
 /// Which version of a plugin is in force.

@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use serde_json::Value;
-
 use crate::engine::assemble;
 use crate::engine::checkpoint::Checkpointer;
 use crate::engine::clock::Clock;
-use crate::engine::coordinator::{Coordinator, first_steps};
-use crate::engine::meta::{EngineMeta, SourceMeta, StepMeta};
+use crate::engine::coordinator::Coordinator;
+use crate::engine::edit;
+use crate::engine::meta::{EngineMeta, SourceMeta};
 use crate::engine::shared::{Job, Parts, Shared};
 use crate::engine::versions::Versions;
 use crate::engine::watermark::Mode;
 use crate::engine::worker::Worker;
 use crate::error::{ConnectorError, RunError};
 use crate::kafka::{EmbeddedBroker, KafkaDeadLetters, KafkaSink, KafkaSource, KafkaTable};
+use crate::pipeline;
 use crate::pipeline::plan::{self, Plan, SinkConnector, SourceConnector};
 use crate::plugin::{Component, Runtime};
 use crate::sink::console::ConsoleSink;
@@ -79,15 +79,19 @@ pub fn open(
     runtime: &Arc<Runtime>,
     options: &Options,
 ) -> Result<Option<Engine>, RunError> {
-    let mut store = Store::open(&plan.host.state, &plan.name, plan.host.key_groups)?;
+    let store = Store::open(&plan.host.state, &plan.name, plan.host.key_groups)?;
     let latest = store.latest();
     let fresh = latest.is_none();
     let (number, old) = match latest {
         Some(restored) => (restored.number, read_meta(restored.meta)?),
         None => (0, EngineMeta::default()),
     };
-    let sources = open_sources(&plan, options)?;
+    edit::sources(&plan, &old)?;
+    let sources = open_sources(&plan, &options.clock)?;
     if old.finished {
+        if let Some(edited) = edit::differs(&plan, &old) {
+            return Err(finished_before_edit(&plan, &edited));
+        }
         return if nothing_new(&plan, &sources, &old, options)? {
             // A crash may lie between the last decision and what it makes visible.
             let mut followers = plan;
@@ -98,23 +102,24 @@ pub fn open(
             Err(already_finished(&plan))
         };
     }
+    let (now, next) = (options.clock.now(), if fresh { 0 } else { number + 1 });
     let mut meta = old.clone();
-    check_steps(&plan, &mut meta, &mut store, options)?;
+    let empty = edit::steps(&plan, &mut meta, &options.drop_steps, (next, now))?;
     let partitions = resolve_partitions(&plan, &sources, &mut meta, options)?;
     let (sinks, consoles) = open_sinks(&plan, &meta, &store, options)?;
     let letters = open_dead_letters(&plan, &meta)?;
     let tables = TableSet::open(&plan.tables, &connect(&plan), &*options.stop)?;
     let mut versions = Versions::open(&plan.host.state)?;
-    let now = options.clock.now();
-    if fresh {
-        meta.steps = first_steps(&plan, now);
-    }
-    let next = if fresh { 0 } else { number + 1 };
     let mut in_force = versions.resolve(&plan, runtime, &tables, &mut meta, next, now)?;
     if let Some(swap) = &options.swap {
         versions.swap_at_start(&plan, swap, &tables, &mut meta, &mut in_force, (next, now))?;
     }
 
+    // Not before all else is known to fit: what is refused leaves the state as it was. And before the checkpoint that
+    // says so: it must not give a step the state of another.
+    for step in &empty {
+        store.drop_step(step)?;
+    }
     let number = if fresh || says_more(&plan, &old, &meta) {
         commit_start(&store, next, &plan, &sinks, &*letters, &mut meta)?;
         next
@@ -170,7 +175,7 @@ pub fn open(
     }))
 }
 
-fn read_meta(meta: Meta) -> Result<EngineMeta, RunError> {
+pub fn read_meta(meta: Meta) -> Result<EngineMeta, RunError> {
     serde_json::from_value(meta.engine).map_err(|e| {
         RunError::Refused(format!(
             "the last checkpoint cannot be read: {e}; it may be of another version"
@@ -178,7 +183,8 @@ fn read_meta(meta: Meta) -> Result<EngineMeta, RunError> {
     })
 }
 
-fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, RunError> {
+/// The sources of `plan`, nothing connected yet.
+pub fn open_sources(plan: &Plan, clock: &Arc<dyn Clock>) -> Result<Vec<Box<dyn Source>>, RunError> {
     let open = |s: &plan::Source| -> Result<Box<dyn Source>, RunError> {
         Ok(match &s.connector {
             SourceConnector::Kafka { .. } => Box::new(KafkaSource::of_plan(s, &plan.name)),
@@ -187,7 +193,7 @@ fn open_sources(plan: &Plan, options: &Options) -> Result<Vec<Box<dyn Source>>, 
             }
             SourceConnector::File { .. } => Box::new(FileSource::new(s)),
             SourceConnector::Generate(generate) => {
-                let clock = options.clock.clone();
+                let clock = clock.clone();
                 Box::new(GenerateSource::with_clock(
                     generate,
                     Arc::new(move || clock.elapsed()),
@@ -239,6 +245,15 @@ fn nothing_new(
     Ok(true)
 }
 
+fn finished_before_edit(plan: &Plan, edited: &str) -> RunError {
+    RunError::Refused(format!(
+        "pipeline {} has run to the end of time, and {edited} of its file is not what ran then: nothing would be done for it. \
+         To run it again from the start: tidemill reset PIPELINE --to earliest (its state is {})",
+        plan.name,
+        plan.host.state.display()
+    ))
+}
+
 fn already_finished(plan: &Plan) -> RunError {
     RunError::Refused(format!(
         "pipeline {} has run to the end of time: all its windows and alarms have fired, so it cannot take new records. \
@@ -246,74 +261,6 @@ fn already_finished(plan: &Plan) -> RunError {
         plan.name,
         plan.host.state.display()
     ))
-}
-
-/// The rules for a pipeline file that was edited since its state was made.
-fn check_steps(
-    plan: &Plan,
-    meta: &mut EngineMeta,
-    store: &mut Store,
-    options: &Options,
-) -> Result<(), RunError> {
-    let gone: Vec<String> = meta
-        .steps
-        .keys()
-        .filter(|name| plan.steps.iter().all(|s| s.name != **name))
-        .cloned()
-        .collect();
-    for name in gone {
-        let stateful = meta.steps[&name].plugin.is_some();
-        if stateful && !options.drop_steps.contains(&name) {
-            return Err(RunError::Refused(format!(
-                "step {name} has state but is no longer in the pipeline file; bring it back, or run with --drop-state {name}"
-            )));
-        }
-        meta.steps.remove(&name);
-        store.drop_step(&name)?;
-    }
-    for step in &plan.steps {
-        match meta.steps.get(&step.name) {
-            Some(old)
-                if old.signature != step.signature && !options.drop_steps.contains(&step.name) =>
-            {
-                return Err(RunError::Refused(format!(
-                    "step {} has changed since its state was made: {}; undo the change, or give up its state with --drop-state {}",
-                    step.name,
-                    difference(&old.signature, &step.signature),
-                    step.name
-                )));
-            }
-            Some(old) if old.signature == step.signature => {}
-            known => {
-                if known.is_some() {
-                    store.drop_step(&step.name)?;
-                }
-                let first = first_steps(plan, 0).remove(&step.name).unwrap_or_default();
-                meta.steps.insert(
-                    step.name.clone(),
-                    StepMeta {
-                        watermark: NO_TIME,
-                        ..first
-                    },
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-fn difference(old: &Value, new: &Value) -> String {
-    let (Value::Object(old), Value::Object(new)) = (old, new) else {
-        return format!("{old} became {new}");
-    };
-    let keys = old
-        .keys()
-        .chain(new.keys().filter(|k| !old.contains_key(*k)));
-    let show = |v: Option<&Value>| v.map_or("nothing".to_owned(), Value::to_string);
-    keys.filter(|k| old.get(*k) != new.get(*k))
-        .map(|k| format!("{k} was {}, is {}", show(old.get(k)), show(new.get(k))))
-        .collect::<Vec<_>>()
-        .join("; ")
 }
 
 /// Where every partition starts and, in a bounded run, ends; written into `meta`.
@@ -337,6 +284,7 @@ fn resolve_partitions(
             });
         let known = old_ends.get(&plan.name).cloned().unwrap_or_default();
         source.recall(&entry.topics);
+        entry.reads = pipeline::source_identity(plan);
         let partitions = source.partitions(&entry.positions, &known, bounded, &*options.stop)?;
         entry.topics = source.topics();
         entry.positions = partitions.iter().map(|p| (p.id, p.start)).collect();
@@ -424,10 +372,12 @@ fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLette
     })
 }
 
-/// Whether this start decided what must be durable before its first record: ends, versions, a sink's first cut.
+/// Whether this start decided what must be durable before its first record: where a source begins, ends, steps and
+/// versions, a sink's first cut.
 fn says_more(plan: &Plan, old: &EngineMeta, meta: &EngineMeta) -> bool {
     let new_sink = |s: &plan::Sink| !old.sinks.contains_key(&s.name);
-    old.ends != meta.ends || old.steps != meta.steps || plan.sinks.iter().any(new_sink)
+    let sources = old.sources != meta.sources || old.ends != meta.ends;
+    sources || old.steps != meta.steps || plan.sinks.iter().any(new_sink)
 }
 
 /// Checkpoint 0 of a new state, or one that names what this start decided before its first record.

@@ -80,6 +80,41 @@ fn columns(out: &mut String, port: &str, schema: &SchemaRef) {
     let _ = writeln!(out, "    {port}{}", columns.join(", "));
 }
 
+/// What positions in a source are positions of: it must stay the same while they count. Brokers and directories may move.
+pub fn source_identity(source: &Source) -> String {
+    match &source.connector {
+        SourceConnector::Kafka { topics, .. } => match topics {
+            Topics::Named(names) => format!("topic {}", names.join(", ")),
+            Topics::Pattern(pattern) => format!("topics like {pattern}"),
+        },
+        SourceConnector::File { path } => {
+            let name = path.file_name().unwrap_or(path.as_os_str());
+            format!("file {}", name.display())
+        }
+        SourceConnector::Generate(generate) => {
+            format!(
+                "generated {}",
+                format!("{:?}", generate.kind).to_lowercase()
+            )
+        }
+    }
+}
+
+/// Whether positions of what [`source_identity`] was `old` are positions of `source`, too. Topics may be added.
+pub fn goes_on(old: &str, source: &Source) -> bool {
+    let added = |names: &[String]| {
+        let old = old.strip_prefix("topic ");
+        old.is_some_and(|old| old.split(", ").all(|name| names.iter().any(|n| n == name)))
+    };
+    match &source.connector {
+        SourceConnector::Kafka {
+            topics: Topics::Named(names),
+            ..
+        } if added(names) => true,
+        _ => old.is_empty() || old == source_identity(source),
+    }
+}
+
 fn source_place(source: &Source) -> String {
     match &source.connector {
         SourceConnector::Kafka {
@@ -180,7 +215,8 @@ fn input_schema(plan: &Plan, input: Input) -> &SchemaRef {
     }
 }
 
-fn sink_place(connector: &SinkConnector) -> String {
+/// Where a sink writes, in a few words; no secret.
+pub fn sink_place(connector: &SinkConnector) -> String {
     match connector {
         SinkConnector::Kafka { cluster, topic, .. } => kafka_place(cluster, topic),
         SinkConnector::File { path, .. } => format!("file {}", path.display()),

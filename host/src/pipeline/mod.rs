@@ -23,7 +23,7 @@ mod tree;
 mod values;
 
 pub use check::{Overrides, check, load, plan};
-pub use describe::describe;
+pub use describe::{describe, goes_on, sink_place, source_identity};
 pub use diagnostics::{Diagnostic, Place, Report};
 pub use text::{Span, Spanned, Text, Texts};
-pub use values::{clock, duration};
+pub use values::{clock, duration, show_duration, time};

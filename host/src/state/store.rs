@@ -119,6 +119,11 @@ impl Store {
         })
     }
 
+    /// Whether there is a state in `dir`; nothing is opened or made.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(LOG_FILE).exists()
+    }
+
     /// Deletes the state in `dir`, of whatever pipeline or version. Other files in the directory stay.
     pub fn reset(dir: &Path) -> Result<(), StateError> {
         let _lock = lock_directory(dir)?;

@@ -95,8 +95,14 @@ impl Resolver<'_> {
     ) -> Option<Step> {
         let by = self.ranking(&top.by, schema)?;
         let name = format!("{}.top", window.name);
-        let signature =
-            json!({ "operator": "top", "of": window.signature, "n": top.n, "by": top.by.value });
+        let rows = schema.fields().iter().map(|f| column_signature(f));
+        let signature = json!({
+            "operator": "top",
+            "of": window.signature,
+            "n": top.n,
+            "by": top.by.value,
+            "rows": rows.collect::<Vec<_>>(),
+        });
         let input = Input::Port {
             step: self.steps.len(),
             port: 0,
