@@ -12,7 +12,9 @@ use crate::plugin::Runtime;
 ///
 /// Starts nothing: files are read and plugins configured. Every mistake is reported at once. Exit code 2 if there is one.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidemill check examples/ecommerce/pipeline.toml")]
+#[command(
+    after_help = "Examples:\n  tidemill check examples/ecommerce/pipeline.toml\n  tidemill check pipeline.toml --explain\n  tidemill check pipeline.toml --diagram > pipeline.mmd"
+)]
 pub struct Arguments {
     /// The pipeline file
     pipeline: PathBuf,
@@ -22,6 +24,12 @@ pub struct Arguments {
     /// A value of the pipeline file, as with `run`
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<Set>,
+    /// Print a Mermaid flowchart of sources, tables, steps and sinks, and nothing else
+    #[arg(long)]
+    diagram: bool,
+    /// Tell of each step how rows move between workers, what it keeps, what it waits for and which columns it reads
+    #[arg(long, conflicts_with = "diagram")]
+    explain: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -32,7 +40,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let runtime = Runtime::new(None)?;
     let (plan, warnings) =
         pipeline::check(&arguments.pipeline, &overrides, &runtime).map_err(Failure::Pipeline)?;
-    terminal::print(&pipeline::describe(&plan))?;
+    terminal::print(&match (arguments.diagram, arguments.explain) {
+        (true, _) => pipeline::diagram(&plan),
+        (_, true) => pipeline::explain(&plan),
+        _ => pipeline::describe(&plan),
+    })?;
     let text = warnings.render(terminal::wants_color(terminal::stderr_is_terminal()));
     terminal::progress(text.trim_end());
     Ok(())

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::engine::meta::EngineMeta;
+use crate::engine::metrics_file::MetricsFile;
 use crate::engine::shared::Shared;
 use crate::engine::swap::SwapOrder;
 use crate::error::RunError;
@@ -31,11 +32,15 @@ pub struct Frozen {
 /// Commits checkpoints of one run.
 pub struct Checkpointer {
     store: Arc<Store>,
+    metrics_file: MetricsFile,
 }
 
 impl Checkpointer {
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store }
+    pub fn new(store: Arc<Store>, metrics_file: MetricsFile) -> Self {
+        Self {
+            store,
+            metrics_file,
+        }
     }
 
     /// Output, then state, then the news. Blocks for as long as sinks and disk need.
@@ -77,6 +82,7 @@ impl Checkpointer {
         metrics
             .checkpoint_micros
             .store(took.as_micros() as u64, Relaxed);
+        self.metrics_file.refresh(shared, self.store.size_bytes());
         Ok(())
     }
 

@@ -16,6 +16,7 @@ pub mod handle;
 pub mod intake;
 pub mod meta;
 pub mod metrics;
+mod metrics_file;
 pub mod open;
 pub mod rate;
 pub mod rendezvous;

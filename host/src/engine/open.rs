@@ -12,6 +12,7 @@ use crate::engine::clock::Clock;
 use crate::engine::coordinator::Coordinator;
 use crate::engine::edit;
 use crate::engine::meta::{EngineMeta, SourceMeta};
+use crate::engine::metrics_file::MetricsFile;
 use crate::engine::shared::{Job, Parts, Shared};
 use crate::engine::versions::Versions;
 use crate::engine::watermark::Mode;
@@ -163,7 +164,8 @@ pub fn open(
     let workers = (0..shared.plan.host.workers)
         .map(|w| assemble::worker(w, &shared, &partitions, &in_force, &store, &meta))
         .collect::<Result<Vec<_>, _>>()?;
-    let checkpointer = Checkpointer::new(store);
+    let metrics_file = MetricsFile::new(&shared.plan, elapsed);
+    let checkpointer = Checkpointer::new(store, metrics_file);
     Ok(Some(Engine {
         shared,
         workers,

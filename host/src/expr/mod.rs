@@ -81,6 +81,13 @@ impl Predicate {
         .unwrap_or_else(|| Err(ExprError::unplannable()))
     }
 
+    /// Indices of the input's columns that the condition reads, ascending.
+    pub fn columns(&self) -> Vec<usize> {
+        let read = self.conjuncts.iter().flat_map(|c| collect_columns(&c.expr));
+        let read: BTreeSet<usize> = read.map(|column| column.index()).collect();
+        read.into_iter().collect()
+    }
+
     /// The rows for which the condition is true (null is not). Rows at which it fails are left out and appended to
     /// `refused` as (row of `batch`, reason), ascending. When every row passes nothing is copied.
     pub fn filter(&self, batch: &Batch, refused: &mut Vec<(u32, String)>) -> Batch {

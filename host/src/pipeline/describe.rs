@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::plan::{
     Brokers, Cluster, DeadLetters, Input, LookupKind, Operator, Order, Plan, Roll, SinkConnector,
-    Source, SourceConnector, Step, TableConnector, Topics, WindowKind,
+    Source, SourceConnector, Step, Table, TableConnector, Topics, WindowKind,
 };
 use super::resolve::type_name;
 use super::values::show_duration;
@@ -25,11 +25,7 @@ pub fn describe(plan: &Plan) -> String {
     }
     for table in &plan.tables {
         let key = table.schema.field(table.key).name();
-        let from = match &table.connector {
-            TableConnector::File { path } => format!("file {}", path.display()),
-            TableConnector::Kafka { cluster, topic } => kafka_place(cluster, topic),
-        };
-        let about = format!("{from}, key {key}");
+        let about = format!("{}, key {key}", table_place(table));
         line(&mut out, "table", &table.name, &about);
         columns(&mut out, "", &table.schema);
     }
@@ -115,7 +111,14 @@ pub fn goes_on(old: &str, source: &Source) -> bool {
     }
 }
 
-fn source_place(source: &Source) -> String {
+pub(super) fn table_place(table: &Table) -> String {
+    match &table.connector {
+        TableConnector::File { path } => format!("file {}", path.display()),
+        TableConnector::Kafka { cluster, topic } => kafka_place(cluster, topic),
+    }
+}
+
+pub(super) fn source_place(source: &Source) -> String {
     match &source.connector {
         SourceConnector::Kafka {
             cluster, topics, ..
@@ -143,6 +146,11 @@ fn kafka_place(cluster: &Cluster, topic: &str) -> String {
 
 fn step_about(plan: &Plan, step: &Step) -> String {
     let from: Vec<_> = step.inputs.iter().map(|i| input_name(plan, *i)).collect();
+    format!("{} -> {}", from.join(", "), operator_words(plan, step))
+}
+
+/// What a step does, with its key.
+pub(super) fn operator_words(plan: &Plan, step: &Step) -> String {
     let operator = match &step.operator {
         Operator::Project { filter, projection } => match (filter, projection) {
             (None, None) => "all rows".into(),
@@ -194,10 +202,10 @@ fn step_about(plan: &Plan, step: &Step) -> String {
             format!(" by {}", names.join(", "))
         }
     };
-    format!("{} -> {operator}{key}", from.join(", "))
+    format!("{operator}{key}")
 }
 
-fn input_name(plan: &Plan, input: Input) -> String {
+pub(super) fn input_name(plan: &Plan, input: Input) -> String {
     match input {
         Input::Source(source) => plan.sources[source].name.clone(),
         Input::Port { step, port: 0 } => plan.steps[step].name.clone(),
@@ -208,7 +216,7 @@ fn input_name(plan: &Plan, input: Input) -> String {
     }
 }
 
-fn input_schema(plan: &Plan, input: Input) -> &SchemaRef {
+pub(super) fn input_schema(plan: &Plan, input: Input) -> &SchemaRef {
     match input {
         Input::Source(source) => &plan.sources[source].schema,
         Input::Port { step, port } => &plan.steps[step].ports[port].schema,

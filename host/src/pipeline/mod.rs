@@ -7,6 +7,8 @@
 pub mod check;
 mod describe;
 mod diagnostics;
+mod diagram;
+mod explain;
 mod generated;
 mod parse;
 pub mod plan;
@@ -25,5 +27,7 @@ mod values;
 pub use check::{Overrides, check, load, plan};
 pub use describe::{describe, goes_on, sink_place, source_identity};
 pub use diagnostics::{Diagnostic, Place, Report};
+pub use diagram::diagram;
+pub use explain::explain;
 pub use text::{Span, Spanned, Text, Texts};
 pub use values::{clock, duration, show_duration, time};

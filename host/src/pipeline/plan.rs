@@ -40,6 +40,8 @@ pub struct Host {
     pub delivery: Delivery,
     /// Port of the admin API on loopback; 0 = chosen by the system.
     pub admin_port: u16,
+    /// A JSON file with the counts of the run.
+    pub metrics: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -42,6 +42,7 @@ pub struct Host {
     pub key_groups: Option<u16>,
     /// `admin = { port = N }`
     pub admin_port: Option<u16>,
+    pub metrics: Option<Spanned<String>>,
 }
 
 /// Brokers and properties, of `[kafka]` or of one source or sink.

@@ -121,7 +121,15 @@ fn host(r: &mut Reader) -> Host {
             .nested("admin", |r| r.whole("port", 0, 65_535))
             .flatten()
             .map(|n| n.value as u16),
+        metrics: r.string("metrics"),
     };
+    if let Some(metrics) = &host.metrics
+        && (metrics.value.is_empty() || metrics.value.ends_with('/'))
+    {
+        r.findings
+            .error(metrics.span, format!("\"{}\" names no file", metrics.value))
+            .help("write metrics = \"output/metrics.json\"");
+    }
     if let (Some(every), Some(span)) = (host.checkpoint_every, r.key_span("checkpoint_every"))
         && every.as_millis() < 10
     {

@@ -12,7 +12,7 @@ mod remote;
 mod sinks;
 mod sources;
 mod steps;
-mod unused;
+pub(super) mod unused;
 mod windows;
 
 pub(super) use sources::type_name;
@@ -257,6 +257,7 @@ impl<'s> Resolver<'s> {
                 .as_ref()
                 .map_or(Delivery::Default, |d| d.value),
             admin_port: host.admin_port.unwrap_or(0),
+            metrics: (host.metrics.as_ref()).map(|path| self.spec.dir.join(&path.value)),
         })
     }
 

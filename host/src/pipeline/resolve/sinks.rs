@@ -163,7 +163,9 @@ impl Resolver<'_> {
             }
             _ => None,
         };
-        sinks.chain(dead).collect()
+        let metrics = self.spec.host.metrics.clone();
+        let metrics = metrics.map(|path| (path, "[host] `metrics`".to_string()));
+        sinks.chain(dead).chain(metrics).collect()
     }
 
     /// Warns of topics that are both read and written: rows may go round for ever.

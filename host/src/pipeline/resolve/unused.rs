@@ -48,7 +48,7 @@ impl Resolver<'_> {
 }
 
 /// Whether `text` is one of the strings in `value`.
-fn names(value: &serde_json::Value, text: &str) -> bool {
+pub(in crate::pipeline) fn names(value: &serde_json::Value, text: &str) -> bool {
     use serde_json::Value;
     match value {
         Value::String(s) => s == text,

@@ -135,6 +135,18 @@ fn name_and_host() {
             "name = \"p\"\n[host]\nstate = «[1]",
             &["expected a string, found an array"],
         ),
+        (
+            "name = \"p\"\n[host]\nmetrics = «5",
+            &["expected a string, found an integer"],
+        ),
+        (
+            "name = \"p\"\n[host]\nmetrics = «\"output/\"",
+            &["\"output/\" names no file"],
+        ),
+        (
+            "name = \"p\"\n[host]\n«metric = \"m.json\"",
+            &["did you mean `metrics`?"],
+        ),
     ];
     for (marked, expected) in cases {
         check(&format!("{marked}{rest}"), expected);

@@ -33,6 +33,9 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(plan.host.delivery, Delivery::Default);
     assert_eq!((plan.host.key_groups, plan.host.admin_port), (128, 0));
     assert!(plan.host.workers >= 1);
+    assert_eq!(plan.host.metrics, None);
+    let written = planned(VALID).host.metrics;
+    assert_eq!(written, Some(here("out/metrics.json")));
     let source = &plan.sources[0];
     assert_eq!(source.format, Format::Json);
     assert_eq!(source.bad_records, BadRecords::DeadLetter);
