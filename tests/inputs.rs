@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
             "a_parquet_file_is_checked_against_its_fields",
             parquet_checked,
         ),
+        trial("a_parquet_row_too_far_ahead_is_refused", parquet_ahead),
         trial("inner_lookups_drop_what_left_ones_keep", lookups),
     ]
 }
@@ -266,6 +267,35 @@ fn parquet_files() {
     );
     run.run();
     assert_eq!(run.rows("out.jsonl").len(), 900);
+}
+
+/// The third row lies a century ahead: a dead letter, no watermark.
+fn parquet_ahead() {
+    use arrow::array::{ArrayRef, RecordBatch, TimestampSecondArray};
+    use std::sync::Arc;
+    let run = Pipeline::new(
+        1,
+        &format!(
+            "[sources.s]\nfile = {{ path = \"in.parquet\" }}\nfields = {{ at = \"timestamp\" }}\nevent_time = {{ field = \"at\" }}\n{}",
+            out_of("s")
+        ),
+    );
+    let times: ArrayRef = Arc::new(TimestampSecondArray::from(vec![1, 2, 7_000_000_000, 3]));
+    let batch = RecordBatch::try_from_iter(vec![("at", times)]).unwrap();
+    let file = std::fs::File::create(run.dir.path().join("in.parquet")).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    run.run();
+    assert_eq!(run.rows("out.jsonl").len(), 3);
+    let dead = run.rows("dead.jsonl");
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0]["position"]["row"], 3);
+    assert!(
+        dead[0]["reason"].as_str().unwrap().contains("max_ahead"),
+        "{}",
+        dead[0]
+    );
 }
 
 fn parquet_checked() {

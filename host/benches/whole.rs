@@ -3,23 +3,17 @@
 //! `cargo bench --bench whole` (5 million clicks and 2 million purchases with a million users; `-- --records 500000` for a
 //! quick look). Prints CPU nanoseconds a record, and the same as a ratio to a run that only decodes.
 
+mod runs;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
-fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_tidemill")
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("the repository")
-        .to_owned()
-}
+use runs::{
+    binary, clicks_source, dropped, generate, measure, pipeline, purchases_source, root, run, sink,
+};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -30,8 +24,8 @@ fn main() {
     let clicks: u64 = records.unwrap_or(5_000_000);
     let dir = TempDir::new().expect("a temporary folder");
     let plugins = ["sessions", "enrich", "anomaly"].map(|p| build(dir.path(), p));
-    generate(dir.path(), "clicks", clicks);
-    generate(dir.path(), "transactions", clicks * 2 / 5);
+    generate(dir.path(), "clicks", clicks, 1_000, 1_000_000);
+    generate(dir.path(), "transactions", clicks * 2 / 5, 1_000, 1_000_000);
     println!(
         "{clicks} clicks and {} purchases of a million users, JSON lines",
         clicks * 2 / 5
@@ -93,112 +87,6 @@ fn build(dir: &Path, name: &str) -> PathBuf {
         .arg("--out")
         .arg(&out));
     out
-}
-
-fn generate(dir: &Path, kind: &str, count: u64) {
-    let mut command = Command::new(binary());
-    command.args([
-        "generate",
-        "--kind",
-        kind,
-        "--per-second",
-        "1000",
-        "--users",
-        "1000000",
-        "--count",
-    ]);
-    run(command.arg(count.to_string()).arg("--out").arg(dir));
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().expect("the binary starts");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-fn clicks_source(more: &str) -> String {
-    format!(
-        "[sources.clicks]\nfile = {{ path = \"clicks.jsonl\" }}\nfields = {{ event_id = \"string\", user_id = \"string\", \
-         product_id = \"string?\", action = \"string\", timestamp = \"timestamp\" }}\n\
-         event_time = {{ field = \"timestamp\", lateness = \"5m\" }}\n{more}\n"
-    )
-}
-
-fn purchases_source() -> String {
-    "[sources.transactions]\nfile = { path = \"transactions.jsonl\" }\nfields = { transaction_id = \"string\", user_id = \"string\", \
-     product_id = \"string?\", quantity = \"int?\", amount = \"float\", timestamp = \"timestamp\" }\n\
-     event_time = { field = \"timestamp\", lateness = \"5m\" }\n"
-        .into()
-}
-
-fn sink(name: &str, step: &str) -> String {
-    format!("[sinks.{name}]\nfrom = [\"{step}\"]\nfile = {{ path = \"{name}.jsonl\" }}\n")
-}
-
-/// A step that lets nothing through: what is left is reading and decoding.
-fn dropped(source: &str) -> String {
-    format!(
-        "[steps.none]\nfrom = \"{source}\"\nwhere = \"user_id = ''\"\n{}",
-        sink("none", "none")
-    )
-}
-
-fn pipeline(dir: &Path, workers: usize, text: &str) -> PathBuf {
-    for old in [
-        "state",
-        "sessions.jsonl",
-        "enriched.jsonl",
-        "anomalies.jsonl",
-        "none.jsonl",
-        "dead-letters.jsonl",
-    ] {
-        let path = dir.join(old);
-        let _ = if path.is_dir() {
-            std::fs::remove_dir_all(path)
-        } else {
-            std::fs::remove_file(path)
-        };
-    }
-    let file = dir.join("pipeline.toml");
-    let head = format!("name = \"bench\"\n[host]\nstate = \"state\"\nworkers = {workers}\n");
-    std::fs::write(&file, head + text).expect("the folder is ours");
-    file
-}
-
-/// Runs to the end and prints; returns CPU nanoseconds a record.
-fn measure(dir: &Path, what: &str, workers: usize, text: &str, decode: Option<f64>) -> f64 {
-    let file = pipeline(dir, workers, text);
-    let summary = dir.join("summary.json");
-    run(Command::new(binary())
-        .arg("run")
-        .arg(&file)
-        .args(["--until-end", "--summary"])
-        .arg(&summary));
-    let summary: Value =
-        serde_json::from_str(&std::fs::read_to_string(summary).expect("a summary")).expect("JSON");
-    let records: f64 = summary["sources"]
-        .as_object()
-        .expect("sources")
-        .values()
-        .map(|s| s["records_in"].as_f64().expect("a count"))
-        .sum();
-    let (cpu, wall) = (
-        summary["cpu_seconds"].as_f64().expect("seconds"),
-        summary["wall_seconds"].as_f64().expect("seconds"),
-    );
-    let nanos = cpu * 1e9 / records;
-    let ratio = decode.map_or(String::new(), |d| {
-        format!(", {:.2} x decode only", nanos / d)
-    });
-    println!(
-        "{what:30} {workers} workers: {nanos:7.0} ns CPU a record{ratio}, {:9.0} records/s, {:5.0} MB resident at most",
-        records / wall,
-        summary["max_resident_bytes"].as_f64().expect("bytes") / 1e6,
-    );
-    nanos
 }
 
 /// kill -9 in the middle of a run; then the time from start to the first new output.

@@ -22,7 +22,23 @@ pub fn render(status: &Status) -> String {
     for s in &status.sinks {
         text.sample(&[("sink", &s.name)], s.records_out as f64);
     }
+    tables(&mut text, status);
     text.out
+}
+
+fn tables(text: &mut Exposition, status: &Status) {
+    text.family("table_rows", "gauge", "Rows of a reference table.");
+    for t in &status.tables {
+        text.sample(&[("table", &t.name)], t.rows as f64);
+    }
+    text.family(
+        "table_broken_records_total",
+        "counter",
+        "Records of a table's topic that could not be read and changed nothing.",
+    );
+    for t in &status.tables {
+        text.sample(&[("table", &t.name)], t.broken as f64);
+    }
 }
 
 fn host(text: &mut Exposition, status: &Status) {
@@ -266,6 +282,8 @@ mod tests {
             r#"tidemill_step_keys{pipeline="shop",step="sessions"} 900"#,
             r#"tidemill_step_plugin_info{pipeline="shop",step="sessions",digest="abab",version="0.1.0"} 1"#,
             r#"tidemill_sink_records_out_total{pipeline="shop",sink="results"} 77"#,
+            r#"tidemill_table_rows{pipeline="shop",table="products"} 1200"#,
+            r#"tidemill_table_broken_records_total{pipeline="shop",table="products"} 3"#,
         ] {
             assert!(
                 text.lines().any(|l| l == line),

@@ -64,6 +64,11 @@ pub(crate) fn status() -> Status {
             records_out: 77,
             per_second: 1.5,
         }],
+        tables: vec![crate::engine::control::TableStatus {
+            name: "products".into(),
+            rows: 1_200,
+            broken: 3,
+        }],
         dead_letters: 4,
         state_bytes: 3_500_000,
     }

@@ -35,6 +35,8 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     pub steps: Vec<StepStatus>,
     pub sinks: Vec<SinkStatus>,
+    #[serde(default)]
+    pub tables: Vec<TableStatus>,
     /// Records and rows that went to the dead letters since the start.
     pub dead_letters: u64,
     /// Keyed state held in memory, bytes.
@@ -103,6 +105,15 @@ pub struct SinkStatus {
     pub name: String,
     pub records_out: u64,
     pub per_second: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableStatus {
+    pub name: String,
+    /// Now.
+    pub rows: u64,
+    /// Records of its topic that changed nothing because they cannot be read, since the start.
+    pub broken: u64,
 }
 
 /// A change of version that is in force.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::engine::control::{
     CheckpointStatus, Control, ControlError, PluginStatus, RunState, SinkStatus, SourceStatus,
-    Status, StepStatus, Swapped, Version,
+    Status, StepStatus, Swapped, TableStatus, Version,
 };
 use crate::engine::meta::PluginMeta;
 use crate::engine::shared::Shared;
@@ -257,6 +257,16 @@ impl Control for Handle {
                 .map(|(i, s)| self.step_status(i, s))
                 .collect(),
             sinks: plan.sinks.iter().enumerate().map(sink).collect(),
+            tables: shared
+                .tables
+                .counts()
+                .into_iter()
+                .map(|(name, rows, broken)| TableStatus {
+                    name: name.to_owned(),
+                    rows: rows as u64,
+                    broken,
+                })
+                .collect(),
             dead_letters: m.dead_letters.load(Relaxed),
             state_bytes: m.steps.iter().map(|s| s.gauges().state_bytes as u64).sum(),
         }

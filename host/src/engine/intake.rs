@@ -184,3 +184,109 @@ fn part_columns(
     };
     PartColumns::new(&Arc::new(Schema::new(fields)), parts, event_time).map(Some)
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, TimeUnit};
+
+    use super::*;
+    use crate::format::encode::row_json;
+    use crate::pipeline::plan::{BadRecords, EventTime, Format, Limit, SourceConnector};
+    use crate::source::{About, Position};
+
+    fn time() -> DataType {
+        DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+    }
+
+    /// A source with these columns; the event time is column `event_time`.
+    fn source(fields: &[(&str, DataType)], event_time: Option<usize>) -> plan::Source {
+        let arrow = fields
+            .iter()
+            .map(|(name, ty)| Field::new(*name, ty.clone(), false));
+        plan::Source {
+            name: "s".into(),
+            connector: SourceConnector::File { path: "x".into() },
+            format: Format::Json,
+            schema: Arc::new(Schema::new(arrow.collect::<Vec<_>>())),
+            paths: fields
+                .iter()
+                .map(|(name, _)| vec![name.to_string()])
+                .collect(),
+            parts: fields
+                .iter()
+                .map(|(name, _)| RecordPart::named(name))
+                .collect(),
+            event_time: event_time.map(|column| EventTime {
+                column,
+                lateness: 0,
+                idle_after: std::time::Duration::ZERO,
+                max_ahead: 0,
+            }),
+            bad_records: BadRecords::DeadLetter,
+            limit: Limit::default(),
+        }
+    }
+
+    fn record(number: i64, about: About<'_>) -> Record<'_> {
+        Record {
+            partition: 0,
+            number,
+            next: Position {
+                offset: number + 1,
+                record: number + 1,
+            },
+            value: None,
+            about,
+        }
+    }
+
+    #[test]
+    fn parts_stand_among_the_columns_of_the_value() {
+        let fields = [
+            ("_offset", DataType::Int64),
+            ("a", DataType::Int64),
+            ("_timestamp", time()),
+            ("at", time()),
+        ];
+        for (event_time, expected) in [(2, 7), (3, 5)] {
+            let mut intake = Intake::new(&source(&fields, Some(event_time)), None, false).unwrap();
+            let about = About {
+                timestamp: Some(7),
+                ..About::default()
+            };
+            let value = br#"{"at":"1970-01-01T00:00:00.000005Z","a":1}"#;
+            assert_eq!(intake.push(&record(3, about), value), Ok(expected));
+            // Neither a broken value nor a missing part leaves anything behind.
+            assert!(intake.push(&record(4, about), b"{}").is_err());
+            assert!(intake.push(&record(5, About::default()), value).is_err());
+            intake.push(&record(6, about), value).unwrap();
+            intake.undo();
+            let rows = intake.finish();
+            assert_eq!(rows.num_rows(), 1);
+            assert_eq!(
+                row_json(&rows, 0),
+                r#"{"_offset":3,"a":1,"_timestamp":"1970-01-01T00:00:00.000007Z","at":"1970-01-01T00:00:00.000005Z"}"#
+            );
+            assert_eq!(intake.finish().num_rows(), 0);
+        }
+    }
+
+    #[test]
+    fn rows_that_come_as_columns_get_their_numbers() {
+        let fields = [("a", DataType::Int64), ("_offset", DataType::Int64)];
+        let mut intake = Intake::new(&source(&fields, None), None, true).unwrap();
+        assert!(intake.is_columnar());
+        let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, false)]));
+        let piece = |values: Vec<i64>| {
+            let column: ArrayRef = Arc::new(Int64Array::from(values));
+            RecordBatch::try_new(schema.clone(), vec![column]).unwrap()
+        };
+        assert_eq!(intake.times(&piece(vec![1])), [NO_TIME]);
+        intake.add(piece(vec![10, 11]), &[1, 2]);
+        intake.add(piece(vec![13]), &[4]);
+        let rows = intake.finish();
+        assert_eq!(row_json(&rows, 2), r#"{"a":13,"_offset":4}"#);
+        assert_eq!(rows.num_rows(), 3);
+        assert_eq!(intake.finish().num_rows(), 0);
+    }
+}

@@ -13,6 +13,7 @@ use super::wire;
 use super::{
     AlarmClock, Description, Kind, PluginPlan, PluginPort, RowOrder, StateLayout, TIME_COLUMN,
 };
+use crate::format::type_name;
 use crate::limits::{
     PLUGIN_COLUMNS_MAX, PLUGIN_NAME_BYTES_MAX, PLUGIN_PORTS_MAX, PLUGIN_STATE_WORDS_MAX,
 };
@@ -130,7 +131,7 @@ fn read(column: &str, input: &Schema) -> Result<Option<usize>, String> {
     if value_type(field.data_type()).is_none() {
         return Err(format!(
             "it reads the column `{column}` of type {}, which cannot be given to a plugin; convert it in a step before (`select`)",
-            field.data_type()
+            type_name(field.data_type())
         ));
     }
     Ok(Some(at))

@@ -5,7 +5,7 @@
 //!
 //! A compressed file (`.gz`, `.zst`) is read as it was when it was opened, bounded or not; positions are bytes of the
 //! decompressed stream, and a restart decompresses from the beginning to get there. How long that stream is is known only
-//! at its end, so a bounded run is told [`end_of_packed`] instead: beyond all positions, one for each compressed length.
+//! at its end, so a bounded run is told a number instead: beyond all positions, one for each compressed length.
 //! Invariant: reading on from any record's `next` gives exactly the records behind it, with the same line numbers.
 
 mod input;

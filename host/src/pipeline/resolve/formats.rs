@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::Resolver;
 use crate::format::compression::{Compression, format_extension};
+use crate::format::decoder;
 use crate::format::parquet::{ParquetFile, Unreadable};
 use crate::pipeline::plan::{Format, RecordPart};
 use crate::pipeline::spec::{self, FieldType};
@@ -122,6 +123,7 @@ impl Resolver<'_> {
         match (format, place) {
             (Format::Text, _) => self.text_fields(&of_record, fields),
             (Format::Parquet, Place::File(path)) => self.parquet_fields(&of_record, path),
+            (Format::Json, _) => self.json_fields(&of_record),
             _ => Some(()),
         }
     }
@@ -140,6 +142,19 @@ impl Resolver<'_> {
             )
             .help("write fields = { line = \"string\" }");
         None
+    }
+
+    /// No two fields may read one value, or one a part of what another reads.
+    fn json_fields(&mut self, fields: &[spec::Field]) -> Option<()> {
+        for count in 1..=fields.len() {
+            let some = &fields[..count];
+            let paths: Vec<_> = some.iter().map(|f| f.path.clone()).collect();
+            if let Err(cause) = decoder(Format::Json, &schema(some), &paths, None, None) {
+                self.findings.error(fields[count - 1].name.span, cause);
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// A file that is not there yet is no mistake: it is looked at again when the pipeline starts.

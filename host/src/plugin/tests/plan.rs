@@ -57,7 +57,7 @@ fn impossible_plans_are_refused() {
     let cases: [(wire::Plan, &str); 6] = [
         (
             said(&["d"], &[("main", &[])]),
-            "of type Date32, which cannot be given to a plugin",
+            "of type date, which cannot be given to a plugin",
         ),
         (
             said(&["b\n"], &[("main", &[])]),

@@ -40,8 +40,8 @@ impl Fault {
             "08" | "40" | "53" | "57" | "58" => Self::Away(cause),
             // A server that became a standby.
             _ if state == "25006" || state == "55P03" => Self::Away(cause),
-            // A row met twice in one statement, data, constraints.
-            "21" | "22" | "23" => Self::Rows(cause),
+            // A row met twice in one statement, data, constraints, a view's check, what a trigger raises.
+            "21" | "22" | "23" | "44" | "P0" => Self::Rows(cause),
             _ => Self::Failed(cause),
         }
     }
@@ -97,7 +97,7 @@ mod tests {
         ] {
             assert_eq!(fault(away), Fault::Away(String::new()), "{away}");
         }
-        for rows in ["23505", "23502", "22003", "22P02", "21000"] {
+        for rows in ["23505", "23502", "22003", "22P02", "21000", "P0001"] {
             assert_eq!(fault(rows), Fault::Rows(String::new()), "{rows}");
         }
         for failed in ["42501", "42P01", "28P01", "3D000", "XX000", ""] {

@@ -76,8 +76,17 @@ impl Link {
         })
     }
 
-    /// Tries once to bring Postgres to `cut`; its rows are read from `staging`. Ends early when `stop` says so.
+    /// Tries to bring Postgres to `cut`; its rows are read from `staging`. Ends early when `stop` says so. A connection that
+    /// was closed while nothing was to be done is no outage: another is made at once.
     pub fn settle(&mut self, cut: &Cut, staging: &Staging, stop: &dyn Fn() -> bool) -> Tried {
+        let idle = self.session.client.is_some();
+        match self.settle_once(cut, staging, stop) {
+            Tried::Fault(Fault::Away(_)) if idle => self.settle_once(cut, staging, stop),
+            tried => tried,
+        }
+    }
+
+    fn settle_once(&mut self, cut: &Cut, staging: &Staging, stop: &dyn Fn() -> bool) -> Tried {
         let session = &mut self.session;
         let tried = self.runtime.block_on(async {
             tokio::select! {

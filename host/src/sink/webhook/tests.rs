@@ -253,12 +253,19 @@ fn what_may_pass_is_tried_again_with_the_same_key_until_it_succeeds() {
 fn a_slow_receiver_is_waited_for_up_to_the_timeout_and_asked_again() {
     let receiver = Receiver::start(vec![Does::Wait], |_| OK);
     let sink = open(Webhook {
-        timeout: Duration::from_millis(50),
+        timeout: Duration::from_millis(200),
         ..webhook(&receiver.url)
     });
     sink.write(0, &batch(0..1)).unwrap();
     sink.sync(&sink.cut(false).unwrap()).unwrap();
-    assert_eq!(receiver.seen().len(), 2);
+    // On a busy machine even a quick answer may come too late.
+    assert!(receiver.seen().len() >= 2);
+    let ids: HashSet<_> = receiver
+        .rows()
+        .iter()
+        .map(|r| r["_id"].to_string())
+        .collect();
+    assert_eq!(ids.len(), 1);
 }
 
 #[test]

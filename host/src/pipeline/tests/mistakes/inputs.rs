@@ -188,6 +188,10 @@ fn fields_and_event_time() {
             "fields = { «a = { path = \"x\" } }",
             &["`type` is missing in field `a`"],
         ),
+        (
+            "fields = { a = { path = \"x.y\", type = \"int\" }, «b = { path = \"x\", type = \"int\" } }",
+            &["`x` is read by another field too"],
+        ),
         ("fields = { «_thing = \"timestamp\" }", &["reserved"]),
         (
             "fields = { a = \"string\", «_ofset = \"int\" }",
