@@ -6,6 +6,7 @@
 mod commands;
 mod crash;
 mod driver;
+mod editing;
 mod errors;
 mod examples;
 mod files;
@@ -26,6 +27,7 @@ fn main() {
     trials.extend(pipelines::trials());
     trials.extend(commands::trials());
     trials.extend(errors::trials());
+    trials.extend(editing::trials());
     trials.extend(examples::trials());
     trials.extend(inputs::trials());
     trials.extend(crash::trials());

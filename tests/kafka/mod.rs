@@ -4,6 +4,7 @@ mod ecommerce;
 mod faults;
 mod inputs;
 mod reading;
+mod resets;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         inputs::tests(),
         faults::tests(),
         ecommerce::tests(),
+        resets::tests(),
     ]
     .concat()
     .into_iter()

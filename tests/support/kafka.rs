@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -238,6 +238,29 @@ impl Broker {
         let deleted = runtime.block_on(admin.delete_records(&offsets, &AdminOptions::new()));
         for element in deleted.expect("delete_records").elements() {
             element.error().expect("records deleted");
+        }
+    }
+
+    /// Gives a topic more partitions; returns when the broker knows them.
+    pub fn grow(&self, topic: &str, partitions: usize) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().expect("an admin client");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let wanted = NewPartitions::new(topic, partitions);
+        let grown = runtime.block_on(admin.create_partitions([&wanted], &AdminOptions::new()));
+        for result in grown.expect("create_partitions") {
+            result.expect("partitions created");
+        }
+        let until = Instant::now() + ANSWER_WITHIN;
+        let known = || admin::topics(&self.cluster(), ANSWER_WITHIN).expect("topics");
+        while !known().contains(&(topic.to_owned(), partitions)) {
+            assert!(
+                Instant::now() < until,
+                "{topic} has no {partitions} partitions"
+            );
+            std::thread::yield_now();
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::plan::{
     Brokers, Cluster, DeadLetters, Input, LookupKind, Operator, Order, Plan, Roll, SinkConnector,
-    Source, SourceConnector, Step, Table, TableConnector, Topics, WindowKind,
+    Source, SourceConnector, Step, Table, TableConnector, Top, Topics, WindowKind,
 };
 use super::resolve::type_name;
 use super::values::show_duration;
@@ -174,7 +174,7 @@ pub(super) fn operator_words(plan: &Plan, step: &Step) -> String {
             ),
             WindowKind::Session(gap) => format!("sessions with gaps below {}", show_duration(gap)),
         },
-        Operator::Top(top) => format!("first {} of each window", top.n),
+        Operator::Top(top) => return ranking_words(plan, step, top),
         Operator::Join(join) => format!(
             "{} join, right from {} before to {} after left",
             format!("{:?}", join.kind).to_lowercase(),
@@ -203,6 +203,16 @@ pub(super) fn operator_words(plan: &Plan, step: &Step) -> String {
         }
     };
     format!("{operator}{key}")
+}
+
+fn ranking_words(plan: &Plan, step: &Step, top: &Top) -> String {
+    let schema = input_schema(plan, step.inputs[0]);
+    let by = top.by.iter().map(|&(column, descending)| {
+        let name = schema.field(column).name();
+        format!("{name}{}", if descending { " desc" } else { "" })
+    });
+    let by: Vec<_> = by.collect();
+    format!("first {} of each window by {}", top.n, by.join(", "))
 }
 
 pub(super) fn input_name(plan: &Plan, input: Input) -> String {

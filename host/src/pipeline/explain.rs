@@ -164,7 +164,7 @@ fn step_entries(out: &mut String, plan: &Plan, index: usize, step: &Step) {
         let text = format!(
             "the {}; for that all rows of a window go to one worker, which keeps its best ones until the watermark says \
              that all have come",
-            operator_words(plan, top).trim_end_matches(" by window_start, window_end")
+            operator_words(plan, top)
         );
         entry(out, "then", &text);
     }
@@ -195,8 +195,8 @@ fn plan_index(plan: &Plan, step: &Step) -> usize {
 fn port_text(port: usize, name: &str, readers: &[String], step: &Step) -> String {
     let what = match (port, name) {
         (0, _) => String::new(),
-        (_, "late") => format!("{}: ", operators::late(step)),
-        _ => "rows of this port: ".into(),
+        (_, "late") => format!("{}; ", operators::late(step)),
+        _ => String::new(),
     };
     match (readers.is_empty(), port) {
         (false, 0) => readers.join(", "),

@@ -99,11 +99,11 @@ impl LineFile {
     }
 
     fn reopen(path: &Path, cut: &Value) -> Result<Self, ConnectorError> {
-        const REMEDY: &str = "Put the file back, or start over with `tidemill reset`";
+        const REMEDY: &str = "Put the file back, give the sink another name to begin a new file, or start over with `tidemill reset`";
         let cut: Cut = Cut::deserialize(cut).map_err(|cause| {
             failed(
                 path,
-                format!("the checkpoint's note on it is unreadable: {cause}"),
+                format!("the checkpoint's note on it is of another kind of sink: give the sink another name ({cause})"),
             )
         })?;
         let length = cut.length;

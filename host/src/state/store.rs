@@ -405,7 +405,7 @@ fn check_identity(dir: &Path, found: &Identity, asked: &Identity) -> Result<(), 
         return Err(unusable(
             dir,
             format!(
-                "was made with key_groups = {}, which is fixed for its life; asked for were {}",
+                "was made with key_groups = {}, which is fixed for its life; asked for were {}. Set it back, or give the state up with `tidemill reset`",
                 found.key_groups, asked.key_groups
             ),
         ));

@@ -3,6 +3,7 @@
 mod mistakes;
 mod mutations;
 mod plans;
+mod shown;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};

@@ -98,7 +98,7 @@ fn a_file_that_is_not_the_checkpoints_is_refused_and_left_alone() {
     check("5 bytes long, but 8 were written");
     assert_eq!(content(&path), "one\nt");
     let unreadable = serde_json::json!({ "path": "x" });
-    assert!(refusal(&path, Existing::Refuse, Some(&unreadable)).contains("unreadable"));
+    assert!(refusal(&path, Existing::Refuse, Some(&unreadable)).contains("another kind of sink"));
 }
 
 #[derive(Debug, Clone)]
