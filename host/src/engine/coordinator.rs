@@ -475,3 +475,6 @@ pub fn first_steps(plan: &Plan, now: Micros) -> BTreeMap<String, StepMeta> {
     };
     plan.steps.iter().map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests;
