@@ -97,7 +97,7 @@ impl<'a> World<'a> {
             };
             meta.sources.insert(source.name.clone(), entry);
         }
-        meta.steps = first_steps(plan, 0);
+        meta.steps = first_steps(plan, 0, 0);
         let coordinator = Coordinator::new(plan, mode, 0, meta.clone(), Duration::ZERO);
         let mut world = Self {
             plan,
