@@ -74,7 +74,7 @@ struct Side {
     /// Columns of the input that are stored: those of the key, then those that are carried on.
     stored: Vec<usize>,
     schema: SchemaRef,
-    /// Places of the carried columns among the stored ones.
+    /// Places of the carried columns among the stored ones: those of the key alone are needed again after a start only.
     carried: Vec<usize>,
     /// A row at t can match until the watermark is above t + reach.
     reach: Micros,
@@ -120,6 +120,14 @@ impl Side {
             .iter()
             .map(|&i| stored.column(i).clone())
             .collect()
+    }
+
+    /// Places of the columns that rows have in memory: the carried ones, or one that holds their number.
+    fn in_memory(&self) -> &[usize] {
+        match self.carried.is_empty() {
+            true => &[0],
+            false => &self.carried,
+        }
     }
 }
 
@@ -175,7 +183,8 @@ impl Join {
         }
         if self.sides[side].is_outer && !alone.is_empty() {
             let rows = self.stored(side, &batch.take(&alone));
-            self.give_alone(side, &rows, out);
+            let own = self.sides[side].carried(&rows.columns);
+            self.give_alone(side, own, rows.times.to_vec(), out);
         }
         Ok(left)
     }
@@ -215,19 +224,18 @@ impl Join {
         }
     }
 
-    /// Rows of a side, with the stored columns, that go out without a match.
-    fn give_alone(&self, side: usize, rows: &Batch, out: &mut Output) {
-        let own = self.sides[side].carried(&rows.columns);
+    /// Rows of a side that go out without a match: their carried columns and times.
+    fn give_alone(&self, side: usize, own: Vec<ArrayRef>, times: Vec<Micros>, out: &mut Output) {
         let other = &self.sides[1 - side];
         let nulls = other
             .carried
             .iter()
-            .map(|&i| new_null_array(other.schema.field(i).data_type(), rows.rows()));
+            .map(|&i| new_null_array(other.schema.field(i).data_type(), times.len()));
         let columns = match side {
             0 => own.into_iter().chain(nulls).collect(),
             _ => nulls.chain(own).collect(),
         };
-        self.project(columns, rows.times.to_vec(), out);
+        self.project(columns, times, out);
     }
 
     /// Both sides' carried columns as the rows of the join.
@@ -290,7 +298,7 @@ impl Join {
         }
         let (mine, other) = (&self.sides[side], &self.sides[1 - side]);
         let own = pairs.own(&mine.carried(&batch.columns));
-        let theirs = pairs.theirs(&other.buckets, &other.carried);
+        let theirs = pairs.theirs(&other.buckets, other.carried.len());
         let columns = match side {
             0 => own.into_iter().chain(theirs).collect(),
             _ => theirs.into_iter().chain(own).collect(),
@@ -312,10 +320,11 @@ impl Join {
             let bucket = batch.times[row as usize].div_euclid(self.width);
             by_bucket.entry(bucket).or_default().push(row);
         }
+        let in_memory = self.sides[side].in_memory().to_vec();
         for (number, rows) in by_bucket {
             let bucket = self.sides[side].buckets.entry(number).or_default();
             let first = bucket.len() as u32;
-            bucket.add(batch, &rows, keys);
+            bucket.add(batch, &rows, keys, &in_memory);
             for (i, &row) in rows.iter().enumerate() {
                 if matched[row as usize] {
                     bucket.mark(first + i as u32);
@@ -338,14 +347,13 @@ impl Join {
             let places: Vec<_> = rows.iter().map(|&row| bucket.place(row)).collect();
             let columns = arrow::compute::interleave_record_batch(&pieces, &places)
                 .expect("pieces have one schema");
-            alone.push(Batch {
-                columns,
-                times: rows.iter().map(|&row| bucket.times[row as usize]).collect(),
-                origins: None,
-            });
+            let times: Vec<Micros> = rows.iter().map(|&row| bucket.times[row as usize]).collect();
+            alone.push((columns.columns().to_vec(), times));
         }
-        for rows in alone {
-            self.give_alone(side, &rows, out);
+        let carried = self.sides[side].carried.len();
+        for (mut own, times) in alone {
+            own.truncate(carried);
+            self.give_alone(side, own, times, out);
         }
     }
 
@@ -462,10 +470,11 @@ impl Step for Join {
             let mine = (0..rows.rows() as u32).filter(|&r| state.owns(keys.hash(r as usize)));
             let mine: Vec<u32> = mine.collect();
             let number = id.millis.div_euclid(self.width / MICROS_PER_MS);
+            let in_memory = self.sides[side].in_memory().to_vec();
             let bucket = self.sides[side].buckets.entry(number).or_default();
             bucket.segments.push(id);
             if !mine.is_empty() {
-                bucket.add(&rows, &mine, keys);
+                bucket.add(&rows, &mine, keys, &in_memory);
                 bucket.fresh.clear();
             }
         }
