@@ -17,7 +17,7 @@ use crate::pipeline::plan::{
     self, Brokers, Existing, Generate, Input, Plan, SinkConnector, SourceConnector, Start,
 };
 use crate::pipeline::{goes_on, source_identity};
-use crate::source::Position;
+use crate::source::{Partition, Position, Source};
 use crate::state::Meta;
 use crate::state::store::{Prepared, Store};
 use crate::time::{MICROS_PER_SECOND, Micros, NO_TIME};
@@ -55,7 +55,7 @@ pub struct Proposal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceMove {
     pub name: String,
-    /// What its positions count.
+    /// What its positions count, one of it.
     pub unit: &'static str,
     pub partitions: Vec<PartitionMove>,
     /// Why it does not go to just where was asked.
@@ -232,43 +232,22 @@ fn find(
     let mut all = Vec::new();
     let mut mistakes = Vec::new();
     for (source, opened) in plan.sources.iter().zip(&opened) {
-        let named = match target {
+        all.push(match target {
             Target::Offsets(offsets) => match offsets.get(&source.name) {
-                Some(named) => Some(named),
-                None => {
-                    all.push(BTreeMap::new());
-                    continue;
-                }
+                Some(named) => named_positions(source, &**opened, named, stop, &mut mistakes)?,
+                None => BTreeMap::new(),
             },
-            _ => None,
-        };
-        let is_kafka = matches!(source.connector, SourceConnector::Kafka { .. });
-        let none = (BTreeMap::new(), BTreeMap::new());
-        // The ends of a topic bound what may be named.
-        let partitions = opened.partitions(&none.0, &none.1, named.is_some() && is_kafka, stop)?;
-        let first = |id: u32, first: Position| match (named, &source.connector, target) {
-            (None, SourceConnector::Generate(generate), Target::Time(time)) => {
-                Some((id, at(index(generate, *time))))
+            Target::Earliest | Target::Time(_) => {
+                let first = opened.partitions(&BTreeMap::new(), &BTreeMap::new(), false, stop)?;
+                let then = |start| match (&source.connector, target) {
+                    (SourceConnector::Generate(generate), Target::Time(time)) => {
+                        at(index(generate, *time))
+                    }
+                    _ => start,
+                };
+                first.iter().map(|p| (p.id, then(p.start))).collect()
             }
-            (None, ..) => Some((id, first)),
-            (Some(named), ..) => named.get(&id).map(|&offset| match is_kafka {
-                true => (id, at(offset)),
-                false if offset == 0 => (id, first),
-                false => (id, at(offset)),
-            }),
-        };
-        if let Some(named) = named {
-            let bounds: Vec<_> = (partitions.iter())
-                .map(|p| (p.id, bounds(source, p.start.offset, p.end)))
-                .collect();
-            mistakes.extend(misfits(&source.name, named, &bounds));
-        }
-        all.push(
-            partitions
-                .iter()
-                .filter_map(|p| first(p.id, p.start))
-                .collect(),
-        );
+        });
     }
     match mistakes.is_empty() {
         true => Ok(all),
@@ -277,6 +256,29 @@ fn find(
             mistakes.join("\n  - ")
         ))),
     }
+}
+
+/// The positions that offsets name of one source, which reads from its beginning.
+fn named_positions(
+    source: &plan::Source,
+    opened: &dyn Source,
+    named: &BTreeMap<u32, i64>,
+    stop: &dyn Fn() -> bool,
+    mistakes: &mut Vec<String>,
+) -> Result<BTreeMap<u32, Position>, RunError> {
+    let is_kafka = matches!(source.connector, SourceConnector::Kafka { .. });
+    // The ends of a topic bound what may be named; a generator may have none.
+    let partitions = opened.partitions(&BTreeMap::new(), &BTreeMap::new(), is_kafka, stop)?;
+    let bounds: Vec<_> = (partitions.iter())
+        .map(|p| (p.id, bounds(source, p.start.offset, p.end)))
+        .collect();
+    mistakes.extend(misfits(&source.name, named, &bounds));
+    let position = |p: &Partition| match (*named.get(&p.id)?, is_kafka) {
+        // Behind the header, where there is one.
+        (0, false) => Some((p.id, p.start)),
+        (offset, _) => Some((p.id, at(offset))),
+    };
+    Ok(partitions.iter().filter_map(position).collect())
 }
 
 fn at(offset: i64) -> Position {
@@ -372,7 +374,7 @@ fn moved(
     let is_file = matches!(source.connector, SourceConnector::File { .. });
     SourceMove {
         name: source.name.clone(),
-        unit: if is_file { "bytes" } else { "records" },
+        unit: if is_file { "byte" } else { "record" },
         partitions: (found.iter())
             .map(|(id, then)| PartitionMove {
                 partition: *id,
