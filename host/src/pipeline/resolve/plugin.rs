@@ -62,8 +62,8 @@ impl Resolver<'_> {
         let late_port = shape.late.then(|| ports.len() - 1);
         Some(Step {
             name: step.name.value.clone(),
+            keys: plugin.key.is_some().then(|| vec![key; rows.inputs.len()]),
             inputs: rows.inputs,
-            keys: plugin.key.is_some().then(|| vec![key]),
             holds_back: 0,
             has_event_time: rows.has_event_time,
             operator: Operator::Plugin(Box::new(plan::Plugin {
