@@ -195,7 +195,7 @@ fn steps(out: &mut String, proposal: &Proposal) {
         *out += "\nno step loses state\n";
         return;
     }
-    *out += "\nsteps that give up their state, for it was made of rows that are not read, or not read again:\n";
+    *out += "\nsteps that give up their state, for it no longer fits what is read:\n";
     for step in &proposal.steps {
         let _ = writeln!(out, "  {}: {}", step.name, step.kept);
         if !step.not_read_again.is_empty() {
