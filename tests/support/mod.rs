@@ -1,6 +1,7 @@
 //! What the tests have in common: the binary, built plugins, generated data, pipelines in a folder of their own.
 
 pub mod data;
+pub mod ecommerce;
 pub mod kafka;
 pub mod oracle;
 pub mod postgres;
