@@ -14,16 +14,13 @@ use super::steps::column_signature;
 use super::{Resolver, Rows};
 use crate::error::PluginError;
 use crate::limits::PLUGIN_BYTES_MAX;
-use crate::pipeline::plan::{self, Operator, Order, Port, Step};
+use crate::pipeline::plan::{self, LATE_PORT, Operator, Order, Port, Step};
 use crate::pipeline::spec;
 use crate::pipeline::text::{Span, Spanned};
 use crate::plugin::{
     AlarmClock, Component, Description, Kind, PluginPlan, RowOrder, Setup, StateLayout, value_type,
 };
 use crate::table::TableSet;
-
-/// The port that rows below the watermark leave through.
-pub const LATE_PORT: &str = "late";
 
 impl Resolver<'_> {
     pub(super) fn plugin(
