@@ -11,7 +11,9 @@
 //! unmatched row of the other that they would match may still go out.
 
 mod bucket;
+mod late;
 mod pairs;
+mod side;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, new_null_array};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 
 use super::order::{decode, encode};
 use super::window::key_columns;
@@ -33,12 +35,12 @@ use crate::step::transform::record_batch;
 use crate::step::{Gauges, Output, Restore, Step, StepError, Tick};
 use crate::time::{MICROS_PER_MS, MICROS_PER_SECOND, Micros, NO_TIME};
 use bucket::Bucket;
+use late::own_column;
+pub use late::{SIDE, late_schema};
 use pairs::Pairs;
+use side::Side;
 
 const LATE_PORT: usize = 1;
-/// The column of the port `late` that says which side a row is of.
-pub const SIDE: &str = "side";
-const SIDES: [&str; 2] = ["left", "right"];
 /// Buckets that the reach of a row covers, about: more are dropped sooner and cost a probe each.
 const BUCKETS_OF_REACH: Micros = 4;
 
@@ -66,69 +68,6 @@ pub struct Join {
     /// The watermark before this epoch's tick.
     watermark: Micros,
     late: u64,
-}
-
-/// One side: its rows, and how far they reach.
-struct Side {
-    buckets: BTreeMap<i64, Bucket>,
-    /// Columns of the input that are stored: those of the key, then those that are carried on.
-    stored: Vec<usize>,
-    schema: SchemaRef,
-    /// Places of the carried columns among the stored ones: those of the key alone are needed again after a start only.
-    carried: Vec<usize>,
-    /// A row at t can match until the watermark is above t + reach.
-    reach: Micros,
-    /// A row at t is kept until the watermark is above t + this.
-    kept: Micros,
-    is_outer: bool,
-}
-
-impl Side {
-    fn new(spec: &JoinSpec, side: usize) -> Self {
-        let join = &spec.join;
-        let mut stored = spec.keys[side].clone();
-        for column in &join.carried[side] {
-            if !stored.contains(column) {
-                stored.push(*column);
-            }
-        }
-        let place = |column: &usize| stored.iter().position(|s| s == column).expect("stored");
-        let carried = join.carried[side].iter().map(place).collect();
-        let fields = stored
-            .iter()
-            .map(|&i| spec.inputs[side].fields()[i].clone());
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let reach = [join.after, join.before][side];
-        let other_is_outer = join.kind.is_outer(1 - side);
-        Self {
-            buckets: BTreeMap::new(),
-            schema,
-            carried,
-            stored,
-            reach,
-            kept: match other_is_outer {
-                true => join.after.saturating_add(join.before),
-                false => reach,
-            },
-            is_outer: join.kind.is_outer(side),
-        }
-    }
-
-    /// The carried columns of rows with the stored ones.
-    fn carried(&self, stored: &RecordBatch) -> Vec<ArrayRef> {
-        self.carried
-            .iter()
-            .map(|&i| stored.column(i).clone())
-            .collect()
-    }
-
-    /// Places of the columns that rows have in memory: the carried ones, or one that holds their number.
-    fn in_memory(&self) -> &[usize] {
-        match self.carried.is_empty() {
-            true => &[0],
-            false => &self.carried,
-        }
-    }
 }
 
 impl Join {
@@ -191,7 +130,7 @@ impl Join {
 
     fn late_rows(&self, side: usize, batch: &Batch) -> Batch {
         let rows = batch.rows();
-        let names: ArrayRef = Arc::new(StringArray::from(vec![SIDES[side]; rows]));
+        let names: ArrayRef = Arc::new(StringArray::from(vec![late::SIDES[side]; rows]));
         let column = |field: &FieldRef| match own_column(&self.spec.inputs, side, field) {
             Some(column) => batch.columns.column(column).clone(),
             None => new_null_array(field.data_type(), rows),
@@ -529,34 +468,6 @@ impl Join {
             bucket.unmatched(until);
         }
     }
-}
-
-/// Which side, then the columns of either; a name that both have stands once if its types agree, otherwise the right
-/// one's is `right_NAME`.
-pub fn late_schema(left: &SchemaRef, right: &SchemaRef) -> SchemaRef {
-    let nullable = |f: &FieldRef| f.as_ref().clone().with_nullable(true);
-    let mut fields = vec![Field::new(SIDE, DataType::Utf8, false)];
-    fields.extend(left.fields().iter().map(nullable));
-    for field in right.fields() {
-        match left.field_with_name(field.name()) {
-            Ok(same) if same.data_type() == field.data_type() => {}
-            Ok(_) => fields.push(nullable(field).with_name(format!("right_{}", field.name()))),
-            Err(_) => fields.push(nullable(field)),
-        }
-    }
-    Arc::new(Schema::new(fields))
-}
-
-/// The column of `side`'s input that a field of the late rows shows.
-fn own_column(inputs: &[SchemaRef; 2], side: usize, field: &FieldRef) -> Option<usize> {
-    let own = &inputs[side];
-    let same = |index: usize| own.field(index).data_type() == field.data_type();
-    let found = own.index_of(field.name()).ok().filter(|&i| same(i));
-    let prefixed = || {
-        let name = field.name().strip_prefix("right_").filter(|_| side == 1)?;
-        own.index_of(name).ok().filter(|&i| same(i))
-    };
-    found.or_else(prefixed)
 }
 
 fn no_encoder() -> KeyEncoder {
