@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use tempfile::TempDir;
+use tidemill::limits::MERGE_UNMERGED_BYTES_MAX;
 use tidemill::testing::{Driven, Driver};
 
 use crate::support::ecommerce::{self, Made};
@@ -20,8 +21,8 @@ pub fn trials() -> Vec<Trial> {
     )]
 }
 
-const HOURS: usize = 4;
-/// Event time of an epoch, and so of a checkpoint.
+const HOURS: usize = 3;
+/// Event time of an epoch. A checkpoint is due at each: event time must move on all the same.
 const EPOCH_SECONDS: usize = 30;
 const EPOCHS_AN_HOUR: usize = 3_600 / EPOCH_SECONDS;
 const CLICKS_A_SECOND: usize = 5;
@@ -36,7 +37,7 @@ struct Hour {
     keys: u64,
     /// Keyed state and rows that wait for their order, bytes.
     memory: usize,
-    /// The state's files, bytes.
+    /// The state's files, bytes: decided changes gather in the log until a merge is worth it, so this rises in steps.
     disk: u64,
 }
 
@@ -77,7 +78,7 @@ fn state_does_not_grow_with_time() {
     assert!(full.memory > 0 && full.keys > 0, "{hours:#?}");
     assert!(!grown(last.keys, full.keys), "{hours:#?}");
     assert!(!grown(last.memory as u64, full.memory as u64), "{hours:#?}");
-    assert!(!grown(last.disk, full.disk), "{hours:#?}");
+    assert!(last.disk <= MERGE_UNMERGED_BYTES_MAX, "{hours:#?}");
 }
 
 fn generate(a_second: usize) -> String {
