@@ -3,6 +3,7 @@
 //! `cargo test --release --test integration` runs all; a word behind `--` picks by name. Tests that need Apache Kafka or
 //! PostgreSQL are shown as ignored, with the reason, where there is none.
 
+mod bounded;
 mod commands;
 mod crash;
 mod driver;
@@ -34,6 +35,7 @@ fn main() {
     trials.extend(crash::trials());
     trials.extend(files::trials());
     trials.extend(driver::trials());
+    trials.extend(bounded::trials());
     trials.extend(duckdb::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());

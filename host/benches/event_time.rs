@@ -101,8 +101,10 @@ fn join(dir: &Path) {
         "{count} clicks and as many purchases, 20,000 a second of event time each, a million users"
     );
     let text = format!(
-        "{}{}[steps.pairs]\njoin = {{ left = \"clicks\", right = \"transactions\", on = [\"user_id\", \"product_id\"], before = \"0s\", \
-         after = \"10m\" }}\nselect = [\"left.event_id\", \"right.amount\"]\n{}",
+        "{}{}[steps.c]\nfrom = \"clicks\"\nselect = [\"substr(event_id, 2) as number\", \"user_id\"]\n\
+         [steps.t]\nfrom = \"transactions\"\nselect = [\"substr(transaction_id, 2) as number\", \"amount\"]\n\
+         [steps.pairs]\njoin = {{ left = \"c\", right = \"t\", on = [\"number\"], before = \"0s\", after = \"10m\" }}\n\
+         select = [\"left.number\", \"left.user_id\", \"right.amount\"]\n{}",
         clicks_source(""),
         purchases_source(),
         sink("pairs", "pairs")

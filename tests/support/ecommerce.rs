@@ -25,6 +25,7 @@ pub fn write(dir: &Path, host: &str, clicks: &Made, transactions: &Made) -> Path
     file["sources"]["transactions"] = source("transactions", transactions);
     into_files(&mut file["sinks"]);
     for (name, step) in file["steps"].as_table_mut().expect("steps").iter_mut() {
+        let step = step.as_table_mut().expect("a step");
         let Some(plugged) = step.get_mut("plugin") else {
             continue;
         };

@@ -20,6 +20,7 @@ use crate::support::process::spawn_bound;
 use crate::{MEASURED, PER_SECOND, PRODUCTS, USERS, WARM_UP};
 
 pub const PARTITIONS: u32 = 4;
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// For the last results.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
@@ -42,6 +43,15 @@ pub struct Produced {
 pub struct Arrived {
     pub at: Micros,
     bytes: Vec<u8>,
+}
+
+/// Ends the consumer when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Arrived {
@@ -94,9 +104,11 @@ impl Stream {
         let over = AtomicBool::new(false);
         let results = thread::scope(|scope| {
             let consumer = scope.spawn(|| self.consume(&over));
+            // Over also if it panics: the consumer would be waited for.
+            let end = Over(&over);
             let produced = self.produce();
             thread::sleep(AFTERWARDS);
-            over.store(true, Ordering::Relaxed);
+            drop(end);
             (produced, consumer.join().expect("a consumer"))
         });
         let ended = host.try_wait().expect("a child");
@@ -126,9 +138,7 @@ impl Stream {
 
     /// Records at their time on the clock, to the partitions in turn.
     fn produce(&self) -> Produced {
-        let mut config = self.client();
-        config.set("linger.ms", "1");
-        let producer: BaseProducer = config.create().expect("a producer");
+        let producer: BaseProducer = self.client().create().expect("a producer");
         let mut produced = Produced {
             start: now(),
             ..Produced::default()
@@ -151,7 +161,7 @@ impl Stream {
             sent.expect("room in the queue");
             producer.poll(Duration::ZERO);
         }
-        producer.flush(AFTERWARDS).expect("acknowledgements");
+        producer.flush(ANSWER_WITHIN).expect("acknowledgements");
         produced
     }
 

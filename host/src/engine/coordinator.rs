@@ -77,6 +77,8 @@ pub struct Coordinator {
     last_checkpoint: Duration,
     /// Something happened since the last checkpoint.
     changed: bool,
+    /// Event time had its turn since the last checkpoint.
+    time_had_turn: bool,
     next: u64,
     in_flight: bool,
     stop_asked: bool,
@@ -121,6 +123,7 @@ impl Coordinator {
             checkpoint_every: plan.host.checkpoint_every,
             last_checkpoint: now,
             changed: false,
+            time_had_turn: false,
             next: number + 1,
             in_flight: false,
             stop_asked: false,
@@ -207,6 +210,7 @@ impl Coordinator {
         self.next = number + 1;
         self.in_flight = true;
         self.changed = false;
+        self.time_had_turn = false;
         self.last_checkpoint = elapsed;
         for (source, name) in self.source_names.iter().enumerate() {
             let positions = self.positions[source]
@@ -307,7 +311,8 @@ impl Coordinator {
     }
 
     /// Moves event time on, or says that a checkpoint follows this epoch. While a step gives its results in slices none
-    /// can, so once one is wanted time stands still until the slices are through; they end then.
+    /// can, so once one is wanted time stands still until the slices are through; they end then. Between two checkpoints
+    /// time has its turn, however long an epoch takes: due at each of them, they would hold it for good.
     fn advance_or_start(&mut self, ended: bool, elapsed: Duration) -> bool {
         let closing = self.is_closing();
         if ended && !self.stop_asked {
@@ -315,12 +320,14 @@ impl Coordinator {
             let moved = self.advance(true, elapsed);
             return !moved && !closing && !self.in_flight;
         }
-        let due =
-            self.changed && elapsed.saturating_sub(self.last_checkpoint) >= self.checkpoint_every;
-        let wanted = !self.in_flight && (self.stop_asked || due || self.swap.is_some());
         let slices = self.done.iter().any(Option::is_some);
+        let due = self.changed
+            && (self.time_had_turn || !slices)
+            && elapsed.saturating_sub(self.last_checkpoint) >= self.checkpoint_every;
+        let wanted = !self.in_flight && (self.stop_asked || due || self.swap.is_some());
         if !(wanted && slices) {
             self.advance(false, elapsed);
+            self.time_had_turn = true;
         }
         wanted && !closing
     }

@@ -27,6 +27,7 @@ use crate::engine::worker::Stop;
 use crate::error::RunError;
 use crate::pipeline::{Overrides, load, plan};
 use crate::plugin::Runtime;
+use crate::step::Gauges;
 use crate::time::Micros;
 
 /// Wall time at which a driver's clock starts: 2026-02-01T00:00:00Z, after the generators' first records.
@@ -99,6 +100,15 @@ impl Driver {
     /// Moves the clock; a checkpoint is due when `checkpoint_every` has passed.
     pub fn advance(&self, time: Duration) {
         self.clock.advance(time);
+    }
+
+    /// What each step holds at the end of the last epoch, in the order of the plan.
+    pub fn gauges(&self) -> Vec<(&str, Gauges)> {
+        let shared = &self.engine.shared;
+        let steps = shared.plan.steps.iter().zip(&shared.metrics.steps);
+        steps
+            .map(|(step, metrics)| (step.name.as_str(), metrics.gauges()))
+            .collect()
     }
 
     /// The number of the last decided checkpoint.

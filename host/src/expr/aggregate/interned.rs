@@ -32,6 +32,34 @@ pub(super) struct Interned {
     /// Group and number of a value. The seed is fixed: the order of this table is that of the states.
     pairs: HashTable<(u32, u32)>,
     counts: Vec<i64>,
+    unsettled: Unsettled,
+}
+
+/// Lists of stored values that their groups have not looked into: a list holds each value once, so as long as nothing
+/// else comes to a group its length is enough.
+#[derive(Default)]
+struct Unsettled {
+    lists: Vec<ArrayRef>,
+    /// By group: list, and where its values start and end there; empty where there is none.
+    of_group: Vec<(u32, u32, u32)>,
+}
+
+impl Unsettled {
+    /// Remembers the values of a group that has none.
+    fn put(&mut self, group: usize, list: usize, values: std::ops::Range<usize>) {
+        if self.of_group.len() <= group {
+            self.of_group.resize(group + 1, (0, 0, 0));
+        }
+        self.of_group[group] = (list as u32, values.start as u32, values.end as u32);
+    }
+
+    /// The values of a group, which are no longer here then.
+    fn take(&mut self, group: usize) -> Option<(ArrayRef, std::ops::Range<usize>)> {
+        let place = self.of_group.get_mut(group)?;
+        let (list, start, end) = std::mem::take(place);
+        let values = start as usize..end as usize;
+        (!values.is_empty()).then(|| (self.lists[list as usize].clone(), values))
+    }
 }
 
 impl Interned {
@@ -44,6 +72,7 @@ impl Interned {
             ends: Vec::new(),
             pairs: HashTable::new(),
             counts: Vec::new(),
+            unsettled: Unsettled::default(),
         }
     }
 
@@ -108,6 +137,18 @@ impl Interned {
         }
     }
 
+    /// Takes the values of a group in that it has as a list.
+    fn settle(&mut self, group: usize) {
+        let Some((list, values)) = self.unsettled.take(group) else {
+            return;
+        };
+        self.counts[group] = 0;
+        let list = list.slice(values.start, values.len());
+        self.insert_all(&list, |take| {
+            (0..list.len()).for_each(|row| take(row, group))
+        });
+    }
+
     /// The values `numbers` as an array.
     fn values(&self, numbers: impl Iterator<Item = u32>) -> Result<ArrayRef, String> {
         let mut bytes = Vec::new();
@@ -135,6 +176,7 @@ impl Interned {
         self.bytes.clear();
         self.ends.clear();
         self.counts.clear();
+        self.unsettled = Unsettled::default();
     }
 }
 
@@ -147,6 +189,9 @@ impl Partials for Interned {
         total: usize,
     ) -> Result<(), String> {
         self.counts.resize(total, 0);
+        if !self.unsettled.lists.is_empty() {
+            groups.iter().for_each(|&group| self.settle(group));
+        }
         let column = &values[0];
         self.insert_all(column, |take| {
             each_row(Some(column.as_ref()), filter, groups, take);
@@ -157,15 +202,27 @@ impl Partials for Interned {
     fn merge(&mut self, states: &[ArrayRef], groups: &[usize], total: usize) -> Result<(), String> {
         self.counts.resize(total, 0);
         let (values, ends) = lists::unpacked(&states[0])?;
-        self.insert_all(&values, |take| {
-            for (row, group) in lists::spread(&ends, groups).enumerate() {
-                take(row, group);
+        let list = self.unsettled.lists.len();
+        self.unsettled.lists.push(values.clone());
+        let mut start = 0;
+        for (&end, &group) in ends.iter().zip(groups) {
+            let range = std::mem::replace(&mut start, end)..end;
+            if self.counts[group] == 0 {
+                self.counts[group] = range.len() as i64;
+                self.unsettled.put(group, list, range);
+                continue;
             }
-        });
+            self.settle(group);
+            let more = values.slice(range.start, range.len());
+            self.insert_all(&more, |take| {
+                (0..more.len()).for_each(|row| take(row, group))
+            });
+        }
         Ok(())
     }
 
     fn state(&mut self) -> Result<Vec<ArrayRef>, String> {
+        (0..self.counts.len()).for_each(|group| self.settle(group));
         let pairs: Vec<(u32, u32)> = self.pairs.iter().copied().collect();
         let groups = pairs.iter().map(|(group, _)| *group);
         let (order, offsets) = lists::by_group(groups, self.counts.len())?;
