@@ -8,9 +8,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tidemill::testing::{Driven, Driver};
 
-use crate::pipelines::{all_plugins, assert_all_plugins};
+use crate::pipelines::{all_plugins, assert_all_plugins, sinks};
 use crate::support::data::Data;
-use crate::support::{Pipeline, assert_same_rows, oracle, trial};
+use crate::support::{Pipeline, assert_same_rows, oracle, plugin, trial};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -23,6 +23,10 @@ pub fn trials() -> Vec<Trial> {
             oracle_at_each_watermark,
         ),
         trial("two_crashes_in_a_row_give_the_same_output", crash_twice),
+        trial(
+            "rows_read_as_one_may_differ_in_what_can_be_null",
+            union_of_nullable,
+        ),
     ]
 }
 
@@ -102,6 +106,44 @@ fn crash_everywhere() {
         crashes >= CLICKS / PER_EPOCH,
         "only {crashes} crashes: the input ended early"
     );
+}
+
+/// Clicks of two files, of which only one may lack the product, wait together for event-time order, through crashes.
+fn union_of_nullable() {
+    let dir = TempDir::new().unwrap();
+    let data = Data::write(dir.path(), CLICKS, SEED);
+    let text = std::fs::read_to_string(&data.clicks).unwrap();
+    let has_product = |line: &&str| line.contains("\"product_id\":\"");
+    let (whole, others): (Vec<&str>, Vec<&str>) = text.lines().partition(has_product);
+    assert!(!others.is_empty());
+    let mut pipeline = String::new();
+    for (name, lines, null) in [("whole", whole, ""), ("others", others, "?")] {
+        let path = dir.path().join(format!("{name}.jsonl"));
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+        pipeline += &format!(
+            "[sources.{name}]\nfile = {{ path = \"{}\" }}\nfields = {{ user_id = \"string\", \
+             product_id = \"string{null}\", action = \"string\", timestamp = \"timestamp\" }}\n\
+             event_time = {{ field = \"timestamp\", lateness = \"5m\" }}\nlimit = {{ per_epoch = {PER_EPOCH} }}\n",
+            path.display()
+        );
+    }
+    pipeline += &format!(
+        "[steps.sessions]\nfrom = [\"whole\", \"others\"]\nkey = [\"user_id\"]\nplugin = {{ file = \"{}\", \
+         config = {{ timeout = \"10m\", converted_by = [\"add_to_cart\"] }} }}\n{}",
+        plugin("plugins/sessions").display(),
+        sinks(&["sessions"])
+    );
+    for epochs in [2, 9, 30] {
+        let run = Pipeline::new(1, &pipeline);
+        let open = || Driver::open(&run.file(), &[]).unwrap_or_else(|e| panic!("{e}"));
+        assert!(run_and_crash(open().expect("new"), epochs));
+        open().expect("not at its end").run_to_end().unwrap();
+        assert_same_rows(
+            &format!("crash after {epochs} epochs"),
+            run.rows("sessions.jsonl"),
+            oracle::sessions(&data.clicks, &[]),
+        );
+    }
 }
 
 fn crash_twice() {

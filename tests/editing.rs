@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::data::Data;
-use crate::support::{Pipeline, assert_same_rows, binary, trial};
+use crate::support::{Pipeline, assert_same_rows, binary, plugin, plugin_variant, trial};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
             "a_sink_that_comes_back_goes_on_behind_what_it_wrote",
             removed_sink,
         ),
+        trial("a_changed_plugin_file_may_begin_anew", changed_plugin),
         trial("reset_to_reads_again_what_it_says", reset_to),
         trial("a_running_host_keeps_its_positions", reset_while_running),
         trial("check_draws_and_explains", drawn),
@@ -255,6 +256,48 @@ fn removed_sink() {
     restore(&data, &whole);
     run.run();
     assert_same(&run, &undisturbed, &NAMES);
+}
+
+/// A file that fits goes on with the state; named by `--drop-state` it begins anew, once.
+fn changed_plugin() {
+    let dir = TempDir::new().unwrap();
+    let data = Data::write(dir.path(), 2_000, SEED + 5);
+    let whole = std::fs::read_to_string(&data.transactions).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let show = |n: usize| std::fs::write(&data.transactions, lines[..n].join("\n") + "\n").unwrap();
+    let run = Pipeline::new(
+        1,
+        &format!(
+            "{}[steps.all]\nfrom = \"transactions\"\nselect = [\"amount\", \"'all' as k\"]\n\
+             [steps.stamped]\nfrom = \"all\"\nkey = [\"k\"]\nplugin = {{ file = \"stamp.wasm\", config = {{}} }}\n{}",
+            data.transactions(""),
+            crate::pipelines::sinks(&["stamped"])
+        ),
+    );
+    let file = run.dir.path().join("stamp.wasm");
+    let guest = "tests/guests/stamp";
+    std::fs::copy(plugin(guest), &file).unwrap();
+    show(100);
+    succeeds(&run, &["--keep-open"]);
+    std::fs::copy(plugin_variant(guest, &[("STAMP", "two")]), &file).unwrap();
+    show(200);
+    succeeds(&run, &["--keep-open"]);
+    std::fs::copy(plugin(guest), &file).unwrap();
+    show(300);
+    succeeds(&run, &["--keep-open", "--drop-state", "stamped"]);
+    show(400);
+    succeeds(&run, &["--keep-open", "--drop-state", "stamped"]);
+    let rows = run.rows("stamped.jsonl");
+    let seen = |i: usize| {
+        (
+            rows[i]["version"].as_str().unwrap(),
+            rows[i]["seen"].as_i64().unwrap(),
+        )
+    };
+    assert_eq!(rows.len(), 400);
+    assert_eq!((seen(99), seen(100)), (("one", 100), ("two", 101)));
+    assert_eq!((seen(199), seen(200)), (("two", 200), ("one", 1)));
+    assert_eq!(seen(399), ("one", 200), "it had not changed again");
 }
 
 fn reset_to() {

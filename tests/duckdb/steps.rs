@@ -50,7 +50,11 @@ const AGGREGATES: [(&str, &str, &str); 26] = [
     ("ns", "count(n)", "count(n)"),
     ("kinds", "count(distinct n)", "count(distinct n)"),
     ("total", "sum(n)", "sum(n)::bigint"),
-    ("once", "sum(distinct n)", "sum(distinct n)::bigint"),
+    (
+        "ending",
+        "last_value(id order by at, id)",
+        "last(id order by us, id)",
+    ),
     ("xs", "sum(x)", "sum(x)"),
     ("mean", "avg(x)", "avg(x)"),
     ("middle_n", "avg(n)", "avg(n)"),

@@ -113,6 +113,10 @@ impl Shop {
         command
             .arg("--set")
             .arg(format!("host.state=\"{}\"", state.display()));
+        let metrics = self.metrics();
+        command
+            .arg("--set")
+            .arg(format!("host.metrics=\"{}\"", metrics.display()));
         for (sink, step) in PARQUET {
             let dir = self.parquet(step);
             command
@@ -145,6 +149,10 @@ impl Shop {
     /// Where the example's Parquet files of a step go.
     fn parquet(&self, step: &str) -> PathBuf {
         self.dir.path().join("output").join(step)
+    }
+
+    fn metrics(&self) -> PathBuf {
+        self.dir.path().join("output/metrics.json")
     }
 
     /// What the windows, the join and the statistics of the example should give, by step.
@@ -242,6 +250,21 @@ fn example() {
         "purchases of high value"
     );
     assert_eq!(read(&broker, "ecommerce-dead-letters").len(), 0);
+    let metrics = std::fs::read_to_string(shop.metrics()).expect("the example names the file");
+    let metrics: Value = serde_json::from_str(&metrics).expect("a whole file");
+    for source in ["clicks", "transactions"] {
+        let records = read_rows(&shop.dir.path().join(format!("{source}.jsonl"))).len();
+        let about = &metrics["sources"][source];
+        assert_eq!(
+            (&about["records_in"], &about["lag"]),
+            (&json!(records), &json!(0)),
+            "{source}"
+        );
+    }
+    for step in ["sessions", "anomalies"] {
+        let rows = of_step(&results, step).len();
+        assert_eq!(metrics["steps"][step]["rows_out"], json!(rows), "{step}");
+    }
 }
 
 /// The broker goes away while the pipeline runs, and comes back: nothing is lost. At least once: rows may come twice.

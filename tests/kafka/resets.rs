@@ -75,7 +75,7 @@ fn reset() {
     let text = said(&asked);
     assert!(asked.status.success(), "{text}");
     assert!(
-        text.contains("2 records are read again") && text.contains("1 records are read again"),
+        text.contains("2 records are read again") && text.contains("1 record is read again"),
         "{text}"
     );
     succeeds(&run);

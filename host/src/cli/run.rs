@@ -38,7 +38,7 @@ pub struct Arguments {
     /// A value over the pipeline file, for example host.workers=2
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<Set>,
-    /// Give up the state of a step that was changed or removed
+    /// Give up the state of a step that was changed or removed (STEP.top: only what its `top` has not ranked yet)
     #[arg(long, value_name = "STEP")]
     drop_state: Vec<String>,
     /// Write counts as JSON at the end

@@ -493,3 +493,6 @@ pub fn first_steps(plan: &Plan, checkpoint: u64, now: Micros) -> BTreeMap<String
     };
     plan.steps.iter().map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests;

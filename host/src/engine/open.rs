@@ -259,7 +259,8 @@ fn finished_before_edit(plan: &Plan, edited: &str) -> RunError {
 fn already_finished(plan: &Plan) -> RunError {
     RunError::Refused(format!(
         "pipeline {} has run to the end of time: all its windows and alarms have fired, so it cannot take new records. \
-         To run it again from the start, reset it: tidemill reset PIPELINE (its state is {})",
+         To run it again from the start, reset it: tidemill reset PIPELINE, with --to earliest for sinks to go on behind what \
+         they wrote (its state is {})",
         plan.name,
         plan.host.state.display()
     ))

@@ -5,37 +5,22 @@
 //! that come again, or lacks rows that never come. Steps of other sources stay. What sinks wrote stays, too.
 //! Invariant: a crash leaves the state as it was or as the whole proposal says.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod target;
 
-use crate::engine::clock::SystemClock;
+use std::collections::BTreeMap;
+
 use crate::engine::edit;
 use crate::engine::meta::{EngineMeta, SourceMeta};
-use crate::engine::open::{open_sources, read_meta};
+use crate::engine::open::read_meta;
 use crate::error::RunError;
-use crate::pipeline::plan::{
-    self, Brokers, Existing, Generate, Input, Plan, SinkConnector, SourceConnector, Start,
-};
+use crate::pipeline::plan::{self, Brokers, Existing, Input, Plan, SinkConnector, SourceConnector};
 use crate::pipeline::{goes_on, source_identity};
 use crate::source::Position;
 use crate::state::Meta;
 use crate::state::store::{Prepared, Store};
-use crate::time::{MICROS_PER_SECOND, Micros, NO_TIME};
-
-/// By source and partition, where it goes on.
-pub type Offsets = BTreeMap<String, BTreeMap<u32, i64>>;
-
-/// Where sources are to go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// At the first record that there still is.
-    Earliest,
-    /// Kafka: at the first record with a timestamp not before it. Generator: at the first record of this time. A file's
-    /// records cannot be found by time: it is read from its beginning.
-    Time(Micros),
-    /// Exactly there. What is not named stays where it is.
-    Offsets(Offsets),
-}
+use crate::time::NO_TIME;
+use target::find;
+pub use target::{Offsets, Target};
 
 /// What would be done, with the state held open.
 #[derive(Debug)]
@@ -55,7 +40,7 @@ pub struct Proposal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceMove {
     pub name: String,
-    /// What its positions count.
+    /// What its positions count, one of it.
     pub unit: &'static str,
     pub partitions: Vec<PartitionMove>,
     /// Why it does not go to just where was asked.
@@ -210,150 +195,6 @@ fn refuse_embedded(plan: &Plan) -> Result<(), RunError> {
     }
 }
 
-/// By source, the positions that `target` gives; partitions that it leaves alone are missing.
-fn find(
-    plan: &Plan,
-    target: &Target,
-    stop: &dyn Fn() -> bool,
-) -> Result<Vec<BTreeMap<u32, Position>>, RunError> {
-    if let Target::Offsets(offsets) = target {
-        known_sources(plan, offsets)?;
-    }
-    let mut from = plan.clone();
-    for source in &mut from.sources {
-        if let SourceConnector::Kafka { start, .. } = &mut source.connector {
-            *start = match target {
-                Target::Time(time) => Start::At(*time),
-                Target::Earliest | Target::Offsets(_) => Start::Earliest,
-            };
-        }
-    }
-    let opened = open_sources(&from, &(Arc::new(SystemClock::default()) as _))?;
-    let mut all = Vec::new();
-    let mut mistakes = Vec::new();
-    for (source, opened) in plan.sources.iter().zip(&opened) {
-        let named = match target {
-            Target::Offsets(offsets) => match offsets.get(&source.name) {
-                Some(named) => Some(named),
-                None => {
-                    all.push(BTreeMap::new());
-                    continue;
-                }
-            },
-            _ => None,
-        };
-        let is_kafka = matches!(source.connector, SourceConnector::Kafka { .. });
-        let none = (BTreeMap::new(), BTreeMap::new());
-        // The ends of a topic bound what may be named.
-        let partitions = opened.partitions(&none.0, &none.1, named.is_some() && is_kafka, stop)?;
-        let first = |id: u32, first: Position| match (named, &source.connector, target) {
-            (None, SourceConnector::Generate(generate), Target::Time(time)) => {
-                Some((id, at(index(generate, *time))))
-            }
-            (None, ..) => Some((id, first)),
-            (Some(named), ..) => named.get(&id).map(|&offset| match is_kafka {
-                true => (id, at(offset)),
-                false if offset == 0 => (id, first),
-                false => (id, at(offset)),
-            }),
-        };
-        if let Some(named) = named {
-            let bounds: Vec<_> = (partitions.iter())
-                .map(|p| (p.id, bounds(source, p.start.offset, p.end)))
-                .collect();
-            mistakes.extend(misfits(&source.name, named, &bounds));
-        }
-        all.push(
-            partitions
-                .iter()
-                .filter_map(|p| first(p.id, p.start))
-                .collect(),
-        );
-    }
-    match mistakes.is_empty() {
-        true => Ok(all),
-        false => Err(RunError::Refused(format!(
-            "the offsets do not fit the sources; nothing was changed\n  - {}",
-            mistakes.join("\n  - ")
-        ))),
-    }
-}
-
-fn at(offset: i64) -> Position {
-    Position {
-        offset,
-        record: offset,
-    }
-}
-
-/// The offsets that may be named of a partition.
-fn bounds(source: &plan::Source, first: i64, end: Option<i64>) -> (i64, i64) {
-    match &source.connector {
-        SourceConnector::Kafka { .. } => (first, end.unwrap_or(i64::MAX)),
-        SourceConnector::Generate(generate) => {
-            let count = generate.count.and_then(|n| i64::try_from(n).ok());
-            (0, count.unwrap_or(i64::MAX))
-        }
-        // Whether a record begins at another byte is not known without reading all before it.
-        SourceConnector::File { .. } => (0, 0),
-    }
-}
-
-fn known_sources(plan: &Plan, offsets: &Offsets) -> Result<(), RunError> {
-    let is_unknown = |name: &&String| plan.sources.iter().all(|s| s.name != **name);
-    let unknown: Vec<&str> = (offsets.keys().filter(is_unknown))
-        .map(String::as_str)
-        .collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<&str> = plan.sources.iter().map(|s| s.name.as_str()).collect();
-    Err(RunError::Refused(format!(
-        "the offsets name {}, but the sources of pipeline {} are {}; nothing was changed",
-        unknown.join(", "),
-        plan.name,
-        names.join(", ")
-    )))
-}
-
-/// What is wrong with the offsets named of a source, whose partitions have `bounds`.
-fn misfits(source: &str, named: &BTreeMap<u32, i64>, bounds: &[(u32, (i64, i64))]) -> Vec<String> {
-    let mut all = Vec::new();
-    for (id, &offset) in named {
-        let wrong = match bounds.iter().find(|(known, _)| known == id) {
-            None => format!("there are only its partitions {}", ids(bounds)),
-            Some((_, (low, high))) if (*low..=*high).contains(&offset) => continue,
-            Some((_, (0, 0))) => "a file can only be read from its beginning, 0".into(),
-            Some((_, (low, i64::MAX))) => format!("offsets begin at {low}"),
-            Some((_, (low, high))) => format!("it has offsets {low} to {high}"),
-        };
-        all.push(format!(
-            "{source}, partition {id}, offset {offset}: {wrong}"
-        ));
-    }
-    all
-}
-
-fn ids(bounds: &[(u32, (i64, i64))]) -> String {
-    match bounds {
-        [] => "(none)".into(),
-        [(only, _)] => only.to_string(),
-        [(first, _), .., (last, _)] => format!("{first} to {last}"),
-    }
-}
-
-/// The first record of the generator that is not before `time`: record i is at start + i * speed / per_second.
-fn index(generate: &Generate, time: Micros) -> i64 {
-    let seconds = time.saturating_sub(generate.start) as f64 / MICROS_PER_SECOND as f64;
-    let records = (seconds * generate.per_second / generate.speed)
-        .ceil()
-        .max(0.0);
-    // A float beyond the integers becomes the greatest of them.
-    let index = records as i64;
-    let count = generate.count.and_then(|n| i64::try_from(n).ok());
-    count.map_or(index, |count| index.min(count))
-}
-
 /// Positions that offsets which do not name them leave alone.
 fn kept(old: Option<&SourceMeta>, target: &Target) -> BTreeMap<u32, Position> {
     match (old, target) {
@@ -372,7 +213,7 @@ fn moved(
     let is_file = matches!(source.connector, SourceConnector::File { .. });
     SourceMove {
         name: source.name.clone(),
-        unit: if is_file { "bytes" } else { "records" },
+        unit: if is_file { "byte" } else { "record" },
         partitions: (found.iter())
             .map(|(id, then)| PartitionMove {
                 partition: *id,

@@ -100,7 +100,7 @@ impl Versions {
                     old
                 } else {
                     check(plan, index, tables, &old, &plugin.component)
-                        .map_err(|why| RunError::Refused(format!("step {}: {why}", step.name)))?;
+                        .map_err(|why| does_not_fit(&step.name, &why))?;
                     let file = plugin.file.display().to_string();
                     tracing::info!(step = %step.name, from = %entry.digest, to = %in_file, "the plugin file has changed: swapped at start");
                     record_version(entry, in_file, &file, checkpoint, now);
@@ -206,6 +206,12 @@ pub fn check(
     Err(format!(
         "the new version does not fit the running step; nothing was changed\n  - {}",
         all.join("\n  - ")
+    ))
+}
+
+fn does_not_fit(step: &str, why: &str) -> RunError {
+    RunError::Refused(format!(
+        "step {step}: its file has changed. {why}\nbring the old file back, or give up the state of the step with --drop-state {step}"
     ))
 }
 

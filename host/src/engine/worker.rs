@@ -18,7 +18,7 @@ use crate::engine::versions::plugin_of;
 use crate::error::{ConnectorError, RunError};
 use crate::format::encode::row_json;
 use crate::limits;
-use crate::pipeline::plan::{BadRecords, Input, Operator};
+use crate::pipeline::plan::{BadRecords, Input, LATE_PORT, Operator, Port};
 use crate::sink::dead_letters::{DeadLetter, Place, Raw};
 use crate::state::Delta;
 use crate::state::key::KeyEncoder;
@@ -299,7 +299,7 @@ impl Worker {
         metrics.set_gauges(self.index, task.step.gauges());
         add(
             &metrics.rows_out,
-            out.ports.iter().flatten().map(Batch::rows).sum(),
+            results(&plan.ports, &out).map(Batch::rows).sum(),
         );
         self.active |= out.ports.iter().any(|p| !p.is_empty());
         add(&metrics.dead_letters, out.refused.len());
@@ -352,6 +352,14 @@ impl Worker {
             wait >> 20
         ))
     }
+}
+
+/// What a step gave, but for late rows: those are counted apart.
+fn results<'a>(ports: &'a [Port], out: &'a Output) -> impl Iterator<Item = &'a Batch> {
+    let named = ports.iter().zip(&out.ports);
+    named
+        .filter(|(port, _)| port.name != LATE_PORT)
+        .flat_map(|(_, rows)| rows)
 }
 
 impl Flow {

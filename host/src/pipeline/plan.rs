@@ -283,6 +283,9 @@ pub struct Step {
     pub signature: Value,
 }
 
+/// Reserved name of the port for rows that came too late.
+pub const LATE_PORT: &str = "late";
+
 #[derive(Debug, Clone)]
 pub struct Port {
     pub name: String,

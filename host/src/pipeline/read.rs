@@ -55,6 +55,12 @@ impl<'t, 'f> Reader<'t, 'f> {
         self.table.get(key).is_some()
     }
 
+    /// Some key was not asked for so far.
+    pub fn has_unknown(&self) -> bool {
+        let mut keys = self.table.entries.iter().map(|e| e.key.value.as_str());
+        keys.any(|key| !self.asked.contains(&key))
+    }
+
     /// Says that `key` is missing, unless it is there (and wrong, which has been said).
     pub fn need(&mut self, key: &'static str, example: &str) {
         if !self.has(key) {

@@ -102,7 +102,7 @@ impl Step for Deduplicate {
             self.table.forget(slot);
         }
         self.watermark = time.watermark;
-        Ok(())
+        super::check_memory("the keys it has seen take", self.table.bytes())
     }
 
     fn freeze(&mut self, _checkpoint: u64) -> Result<Delta, StepError> {

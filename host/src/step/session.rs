@@ -242,8 +242,9 @@ impl Sessions {
             let key = self
                 .encoder
                 .decode(self.table.key(ended[group as usize].slot));
+            let end = crate::format::timestamp::show(ended[group as usize].end);
             out.refused.push(Refused {
-                reason,
+                reason: format!("its session that ends at {end}: {reason}"),
                 row: None,
                 key: key.ok().map(serde_json::Value::Array),
                 plugin: None,

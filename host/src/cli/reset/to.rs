@@ -174,12 +174,19 @@ fn count(n: i64) -> String {
     table::thousands(u64::try_from(n).unwrap_or(0))
 }
 
+fn some(n: u64, unit: &str) -> String {
+    match n {
+        1 => format!("1 {unit} is"),
+        n => format!("{} {unit}s are", table::thousands(n)),
+    }
+}
+
 fn effect(p: &PartitionMove, unit: &str) -> String {
     match (p.now, p.again(), p.skipped()) {
         (None, ..) => "nothing was read yet".into(),
         (_, 0, 0) => "stays".into(),
-        (_, again, 0) => format!("{} {unit} are read again", table::thousands(again)),
-        (_, _, skipped) => format!("{} {unit} are NOT read", table::thousands(skipped)),
+        (_, again, 0) => format!("{} read again", some(again, unit)),
+        (_, _, skipped) => format!("{} NOT read", some(skipped, unit)),
     }
 }
 
@@ -188,7 +195,7 @@ fn steps(out: &mut String, proposal: &Proposal) {
         *out += "\nno step loses state\n";
         return;
     }
-    *out += "\nsteps that give up their state, for it was made of rows that are not read, or not read again:\n";
+    *out += "\nsteps that give up their state, for it no longer fits what is read:\n";
     for step in &proposal.steps {
         let _ = writeln!(out, "  {}: {}", step.name, step.kept);
         if !step.not_read_again.is_empty() {

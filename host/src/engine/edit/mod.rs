@@ -7,6 +7,8 @@
 
 mod words;
 
+use std::collections::BTreeMap;
+
 use crate::engine::coordinator::first_steps;
 use crate::engine::meta::{EngineMeta, StepMeta};
 use crate::error::RunError;
@@ -28,17 +30,19 @@ pub fn steps(
     (next, now): (u64, Micros),
 ) -> Result<Vec<String>, RunError> {
     refuse_losses(plan, meta, give_up)?;
-    tell_needless(plan, meta, give_up);
+    let all = first_steps(plan, next, now);
+    tell_needless(&all, meta, give_up);
     let mut drop = Vec::new();
     let mut old = std::mem::take(&mut meta.steps);
-    for (name, first) in first_steps(plan, next, now) {
+    for (name, first) in all {
         let known = old.remove(&name);
         let step = match known.filter(|old| old.signature == first.signature) {
-            Some(old) if !old.given_up => old,
+            Some(old) if !begins_anew(&name, &old, &first, give_up) => old,
             empty => {
                 drop.push(name.clone());
-                // The version in force is no state: it outlives what it made.
-                let plugin = empty.and_then(|old| old.plugin).or(first.plugin);
+                // The version in force is no state: it outlives what it made, unless the file has another since.
+                let stays = empty.filter(|old| !has_another_file(old, &first));
+                let plugin = stays.and_then(|old| old.plugin).or(first.plugin);
                 StepMeta { plugin, ..first }
             }
         };
@@ -87,6 +91,19 @@ pub fn shown(name: &str) -> &str {
 /// `--drop-state NAME` gives up a window with its ranking, `NAME.top` the ranking alone.
 fn is_given_up(name: &str, give_up: &[String]) -> bool {
     give_up.iter().any(|g| g == name || g == shown(name))
+}
+
+/// Whether a step that has not changed starts empty all the same.
+fn begins_anew(name: &str, old: &StepMeta, first: &StepMeta, give_up: &[String]) -> bool {
+    old.given_up || has_another_file(old, first) && is_given_up(name, give_up)
+}
+
+/// The plugin's file is not the one that was looked at last.
+fn has_another_file(old: &StepMeta, first: &StepMeta) -> bool {
+    match (&old.plugin, &first.plugin) {
+        (Some(old), Some(first)) => old.from_file != first.from_file,
+        _ => false,
+    }
 }
 
 fn refuse_losses(plan: &Plan, meta: &EngineMeta, give_up: &[String]) -> Result<(), RunError> {
@@ -172,12 +189,12 @@ fn renamed<'a>(plan: &'a Plan, meta: &EngineMeta, name: &str, old: &StepMeta) ->
 }
 
 /// A `--drop-state` that stays on a command line must not lose state at every restart: it is told of, and left aside.
-fn tell_needless(plan: &Plan, meta: &EngineMeta, give_up: &[String]) {
+fn tell_needless(all: &BTreeMap<String, StepMeta>, meta: &EngineMeta, give_up: &[String]) {
     for name in give_up {
-        let planned = plan.steps.iter().find(|s| s.name == *name);
-        let known = meta.steps.get(name);
-        match (planned, known) {
-            (Some(step), Some(old)) if step.signature == old.signature && !old.given_up => {
+        match (all.get(name), meta.steps.get(name)) {
+            (Some(first), Some(old))
+                if first.signature == old.signature && !begins_anew(name, old, first, give_up) =>
+            {
                 tracing::warn!("--drop-state {name}: the step has not changed, so its state stays");
             }
             (None, None) => {

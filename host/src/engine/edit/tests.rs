@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::*;
+use crate::engine::meta::PluginMeta;
 use crate::pipeline::{self, Overrides};
 use crate::plugin::Runtime;
 
@@ -310,10 +311,18 @@ fn steps_without_state_come_and_go() {
 fn what_was_given_up_is_empty_whatever_it_has_become() {
     for (from, to) in [("\"1h\"", "\"1h\" "), ("\"1h\"", "\"2h\"")] {
         let mut meta = known(&planned(FILE));
-        meta.steps.get_mut("once").unwrap().given_up = true;
+        let version = PluginMeta {
+            digest: "in force".into(),
+            ..PluginMeta::default()
+        };
+        let once = meta.steps.get_mut("once").unwrap();
+        (once.given_up, once.plugin) = (true, Some(version.clone()));
         let new = planned(&FILE.replace(from, to));
         assert_eq!(steps(&new, &mut meta, &[], (5, 0)).unwrap(), ["once"]);
         assert!(!meta.steps["once"].given_up);
+        // No state: it stays in force in what is the same step.
+        let same = from == to.trim();
+        assert_eq!(meta.steps["once"].plugin, same.then_some(version));
         assert_eq!(meta.steps["once"].watermark, crate::time::NO_TIME);
     }
 }

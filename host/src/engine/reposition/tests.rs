@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::target::index;
 use super::*;
-use crate::pipeline::plan::GenerateKind;
+use crate::pipeline::plan::{Generate, GenerateKind};
 use crate::pipeline::{self, Overrides};
 use crate::plugin::Runtime;
 use crate::testing::Driver;

@@ -128,8 +128,13 @@ impl Interned {
         })
     }
 
+    /// Empty, with the room it had: as much comes again until the next checkpoint.
     fn clear(&mut self) {
-        *self = Self::new(self.spelled);
+        self.numbers.clear();
+        self.pairs.clear();
+        self.bytes.clear();
+        self.ends.clear();
+        self.counts.clear();
     }
 }
 
@@ -161,7 +166,7 @@ impl Partials for Interned {
     }
 
     fn state(&mut self) -> Result<Vec<ArrayRef>, String> {
-        let pairs: Vec<(u32, u32)> = std::mem::take(&mut self.pairs).into_iter().collect();
+        let pairs: Vec<(u32, u32)> = self.pairs.iter().copied().collect();
         let groups = pairs.iter().map(|(group, _)| *group);
         let (order, offsets) = lists::by_group(groups, self.counts.len())?;
         let values = self.values(order.iter().map(|&place| pairs[place as usize].1))?;

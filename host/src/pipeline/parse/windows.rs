@@ -35,6 +35,8 @@ fn kind(r: &mut Reader) -> Option<WindowKind> {
         .filter(|k| r.has(k))
         .collect();
     match written[..] {
+        // A name that was misspelt is told as unknown.
+        [] if r.has_unknown() => return None,
         [] => {
             let message = format!("{} names no kind of window", r.place);
             r.findings

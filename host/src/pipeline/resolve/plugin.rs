@@ -14,16 +14,13 @@ use super::steps::column_signature;
 use super::{Resolver, Rows};
 use crate::error::PluginError;
 use crate::limits::PLUGIN_BYTES_MAX;
-use crate::pipeline::plan::{self, Operator, Order, Port, Step};
+use crate::pipeline::plan::{self, LATE_PORT, Operator, Order, Port, Step};
 use crate::pipeline::spec;
 use crate::pipeline::text::{Span, Spanned};
 use crate::plugin::{
     AlarmClock, Component, Description, Kind, PluginPlan, RowOrder, Setup, StateLayout, value_type,
 };
 use crate::table::TableSet;
-
-/// The port that rows below the watermark leave through.
-pub const LATE_PORT: &str = "late";
 
 impl Resolver<'_> {
     pub(super) fn plugin(
@@ -62,8 +59,8 @@ impl Resolver<'_> {
         let late_port = shape.late.then(|| ports.len() - 1);
         Some(Step {
             name: step.name.value.clone(),
+            keys: plugin.key.is_some().then(|| vec![key; rows.inputs.len()]),
             inputs: rows.inputs,
-            keys: plugin.key.is_some().then(|| vec![key]),
             holds_back: 0,
             has_event_time: rows.has_event_time,
             operator: Operator::Plugin(Box::new(plan::Plugin {

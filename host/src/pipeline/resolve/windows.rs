@@ -5,12 +5,11 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use serde_json::{Value, json};
 
-use super::plugin::LATE_PORT;
 use super::sources::type_name;
 use super::steps::{column_signature, main_port};
 use super::{Resolver, Rows};
 use crate::expr::{Aggregation, ExprError, Projection};
-use crate::pipeline::plan::{self, Input, JoinKind, Operator, Port, Step, WindowKind};
+use crate::pipeline::plan::{self, Input, JoinKind, LATE_PORT, Operator, Port, Step, WindowKind};
 use crate::pipeline::spec;
 use crate::pipeline::text::{Span, Spanned};
 use crate::pipeline::values;

@@ -41,8 +41,9 @@ impl Bucket {
         self.times.len()
     }
 
-    /// Adds the rows `rows` of `batch`, which has the stored columns, with the keys of the whole batch.
-    pub fn add(&mut self, batch: &Batch, rows: &[u32], keys: &EncodedKeys) {
+    /// Adds the rows `rows` of `batch`, which has the stored columns, with the keys of the whole batch. The columns
+    /// `in_memory` are at hand from then on.
+    pub fn add(&mut self, batch: &Batch, rows: &[u32], keys: &EncodedKeys, in_memory: &[usize]) {
         let piece = batch.take(rows);
         for &row in rows {
             let row = row as usize;
@@ -51,7 +52,8 @@ impl Bucket {
         self.times.extend_from_slice(&piece.times);
         self.matched.resize(self.times.len().div_ceil(64), 0);
         let before = self.times.len() - rows.len();
-        self.pieces.push((before, piece.columns.clone()));
+        let columns = piece.columns.project(in_memory);
+        self.pieces.push((before, columns.expect("stored columns")));
         self.fresh.push(piece);
         self.merge_pieces();
     }
@@ -159,10 +161,11 @@ impl Bucket {
     /// Memory, bytes.
     pub fn bytes(&self) -> usize {
         let pieces: usize = self.pieces().map(RecordBatch::get_array_memory_size).sum();
+        let fresh: usize = self.fresh.iter().map(Batch::bytes).sum();
         let vecs = (self.before.capacity() + self.ends.capacity() + self.order.capacity()) * 4
             + (self.times.capacity() + self.matched.capacity()) * 8
             + self.keys.capacity();
-        self.index.allocation_size() + vecs + pieces
+        self.index.allocation_size() + vecs + pieces + fresh
     }
 }
 

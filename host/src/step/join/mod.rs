@@ -11,7 +11,9 @@
 //! unmatched row of the other that they would match may still go out.
 
 mod bucket;
+mod late;
 mod pairs;
+mod side;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, new_null_array};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 
 use super::order::{decode, encode};
 use super::window::key_columns;
@@ -33,12 +35,12 @@ use crate::step::transform::record_batch;
 use crate::step::{Gauges, Output, Restore, Step, StepError, Tick};
 use crate::time::{MICROS_PER_MS, MICROS_PER_SECOND, Micros, NO_TIME};
 use bucket::Bucket;
+use late::own_column;
+pub use late::{SIDE, late_schema};
 use pairs::Pairs;
+use side::Side;
 
 const LATE_PORT: usize = 1;
-/// The column of the port `late` that says which side a row is of.
-pub const SIDE: &str = "side";
-const SIDES: [&str; 2] = ["left", "right"];
 /// Buckets that the reach of a row covers, about: more are dropped sooner and cost a probe each.
 const BUCKETS_OF_REACH: Micros = 4;
 
@@ -66,61 +68,6 @@ pub struct Join {
     /// The watermark before this epoch's tick.
     watermark: Micros,
     late: u64,
-}
-
-/// One side: its rows, and how far they reach.
-struct Side {
-    buckets: BTreeMap<i64, Bucket>,
-    /// Columns of the input that are stored: those of the key, then those that are carried on.
-    stored: Vec<usize>,
-    schema: SchemaRef,
-    /// Places of the carried columns among the stored ones.
-    carried: Vec<usize>,
-    /// A row at t can match until the watermark is above t + reach.
-    reach: Micros,
-    /// A row at t is kept until the watermark is above t + this.
-    kept: Micros,
-    is_outer: bool,
-}
-
-impl Side {
-    fn new(spec: &JoinSpec, side: usize) -> Self {
-        let join = &spec.join;
-        let mut stored = spec.keys[side].clone();
-        for column in &join.carried[side] {
-            if !stored.contains(column) {
-                stored.push(*column);
-            }
-        }
-        let place = |column: &usize| stored.iter().position(|s| s == column).expect("stored");
-        let carried = join.carried[side].iter().map(place).collect();
-        let fields = stored
-            .iter()
-            .map(|&i| spec.inputs[side].fields()[i].clone());
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let reach = [join.after, join.before][side];
-        let other_is_outer = join.kind.is_outer(1 - side);
-        Self {
-            buckets: BTreeMap::new(),
-            schema,
-            carried,
-            stored,
-            reach,
-            kept: match other_is_outer {
-                true => join.after.saturating_add(join.before),
-                false => reach,
-            },
-            is_outer: join.kind.is_outer(side),
-        }
-    }
-
-    /// The carried columns of rows with the stored ones.
-    fn carried(&self, stored: &RecordBatch) -> Vec<ArrayRef> {
-        self.carried
-            .iter()
-            .map(|&i| stored.column(i).clone())
-            .collect()
-    }
 }
 
 impl Join {
@@ -175,14 +122,15 @@ impl Join {
         }
         if self.sides[side].is_outer && !alone.is_empty() {
             let rows = self.stored(side, &batch.take(&alone));
-            self.give_alone(side, &rows, out);
+            let own = self.sides[side].carried(&rows.columns);
+            self.give_alone(side, own, rows.times.to_vec(), out);
         }
         Ok(left)
     }
 
     fn late_rows(&self, side: usize, batch: &Batch) -> Batch {
         let rows = batch.rows();
-        let names: ArrayRef = Arc::new(StringArray::from(vec![SIDES[side]; rows]));
+        let names: ArrayRef = Arc::new(StringArray::from(vec![late::SIDES[side]; rows]));
         let column = |field: &FieldRef| match own_column(&self.spec.inputs, side, field) {
             Some(column) => batch.columns.column(column).clone(),
             None => new_null_array(field.data_type(), rows),
@@ -215,19 +163,18 @@ impl Join {
         }
     }
 
-    /// Rows of a side, with the stored columns, that go out without a match.
-    fn give_alone(&self, side: usize, rows: &Batch, out: &mut Output) {
-        let own = self.sides[side].carried(&rows.columns);
+    /// Rows of a side that go out without a match: their carried columns and times.
+    fn give_alone(&self, side: usize, own: Vec<ArrayRef>, times: Vec<Micros>, out: &mut Output) {
         let other = &self.sides[1 - side];
         let nulls = other
             .carried
             .iter()
-            .map(|&i| new_null_array(other.schema.field(i).data_type(), rows.rows()));
+            .map(|&i| new_null_array(other.schema.field(i).data_type(), times.len()));
         let columns = match side {
             0 => own.into_iter().chain(nulls).collect(),
             _ => nulls.chain(own).collect(),
         };
-        self.project(columns, rows.times.to_vec(), out);
+        self.project(columns, times, out);
     }
 
     /// Both sides' carried columns as the rows of the join.
@@ -290,7 +237,7 @@ impl Join {
         }
         let (mine, other) = (&self.sides[side], &self.sides[1 - side]);
         let own = pairs.own(&mine.carried(&batch.columns));
-        let theirs = pairs.theirs(&other.buckets, &other.carried);
+        let theirs = pairs.theirs(&other.buckets, other.carried.len());
         let columns = match side {
             0 => own.into_iter().chain(theirs).collect(),
             _ => theirs.into_iter().chain(own).collect(),
@@ -312,10 +259,11 @@ impl Join {
             let bucket = batch.times[row as usize].div_euclid(self.width);
             by_bucket.entry(bucket).or_default().push(row);
         }
+        let in_memory = self.sides[side].in_memory().to_vec();
         for (number, rows) in by_bucket {
             let bucket = self.sides[side].buckets.entry(number).or_default();
             let first = bucket.len() as u32;
-            bucket.add(batch, &rows, keys);
+            bucket.add(batch, &rows, keys, &in_memory);
             for (i, &row) in rows.iter().enumerate() {
                 if matched[row as usize] {
                     bucket.mark(first + i as u32);
@@ -338,14 +286,13 @@ impl Join {
             let places: Vec<_> = rows.iter().map(|&row| bucket.place(row)).collect();
             let columns = arrow::compute::interleave_record_batch(&pieces, &places)
                 .expect("pieces have one schema");
-            alone.push(Batch {
-                columns,
-                times: rows.iter().map(|&row| bucket.times[row as usize]).collect(),
-                origins: None,
-            });
+            let times: Vec<Micros> = rows.iter().map(|&row| bucket.times[row as usize]).collect();
+            alone.push((columns.columns().to_vec(), times));
         }
-        for rows in alone {
-            self.give_alone(side, &rows, out);
+        let carried = self.sides[side].carried.len();
+        for (mut own, times) in alone {
+            own.truncate(carried);
+            self.give_alone(side, own, times, out);
         }
     }
 
@@ -462,10 +409,11 @@ impl Step for Join {
             let mine = (0..rows.rows() as u32).filter(|&r| state.owns(keys.hash(r as usize)));
             let mine: Vec<u32> = mine.collect();
             let number = id.millis.div_euclid(self.width / MICROS_PER_MS);
+            let in_memory = self.sides[side].in_memory().to_vec();
             let bucket = self.sides[side].buckets.entry(number).or_default();
             bucket.segments.push(id);
             if !mine.is_empty() {
-                bucket.add(&rows, &mine, keys);
+                bucket.add(&rows, &mine, keys, &in_memory);
                 bucket.fresh.clear();
             }
         }
@@ -520,34 +468,6 @@ impl Join {
             bucket.unmatched(until);
         }
     }
-}
-
-/// Which side, then the columns of either; a name that both have stands once if its types agree, otherwise the right
-/// one's is `right_NAME`.
-pub fn late_schema(left: &SchemaRef, right: &SchemaRef) -> SchemaRef {
-    let nullable = |f: &FieldRef| f.as_ref().clone().with_nullable(true);
-    let mut fields = vec![Field::new(SIDE, DataType::Utf8, false)];
-    fields.extend(left.fields().iter().map(nullable));
-    for field in right.fields() {
-        match left.field_with_name(field.name()) {
-            Ok(same) if same.data_type() == field.data_type() => {}
-            Ok(_) => fields.push(nullable(field).with_name(format!("right_{}", field.name()))),
-            Err(_) => fields.push(nullable(field)),
-        }
-    }
-    Arc::new(Schema::new(fields))
-}
-
-/// The column of `side`'s input that a field of the late rows shows.
-fn own_column(inputs: &[SchemaRef; 2], side: usize, field: &FieldRef) -> Option<usize> {
-    let own = &inputs[side];
-    let same = |index: usize| own.field(index).data_type() == field.data_type();
-    let found = own.index_of(field.name()).ok().filter(|&i| same(i));
-    let prefixed = || {
-        let name = field.name().strip_prefix("right_").filter(|_| side == 1)?;
-        own.index_of(name).ok().filter(|&i| same(i))
-    };
-    found.or_else(prefixed)
 }
 
 fn no_encoder() -> KeyEncoder {

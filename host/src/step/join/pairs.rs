@@ -35,8 +35,8 @@ impl Pairs {
         columns.iter().map(gather).collect()
     }
 
-    /// The columns `carried` of the other side, a row for each pair.
-    pub fn theirs(&self, buckets: &BTreeMap<i64, Bucket>, carried: &[usize]) -> Vec<ArrayRef> {
+    /// The first `columns` columns of the other side, a row for each pair.
+    pub fn theirs(&self, buckets: &BTreeMap<i64, Bucket>, columns: usize) -> Vec<ArrayRef> {
         let mut first: HashMap<i64, usize> = HashMap::new();
         let mut used: Vec<&Bucket> = Vec::new();
         let mut pieces = 0;
@@ -51,11 +51,11 @@ impl Pairs {
             let (piece, at) = bucket.place(*row);
             places.push((start + piece, at));
         }
-        let gather = |&column: &usize| {
+        let gather = |column: usize| {
             let arrays = used.iter().flat_map(|b| b.pieces());
             let arrays: Vec<&dyn Array> = arrays.map(|p| p.column(column).as_ref()).collect();
             interleave(&arrays, &places).expect("pieces have one schema")
         };
-        carried.iter().map(gather).collect()
+        (0..columns).map(gather).collect()
     }
 }

@@ -1,8 +1,10 @@
 //! The ladder of joins of all four kinds: tables, an oracle, crashes, lost writes.
 
+use arrow::datatypes::{Field, Schema};
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::late::SIDES;
 use super::*;
 use crate::expr::Projection;
 use crate::pipeline::plan::JoinKind;

@@ -61,6 +61,8 @@ pub struct Outcome {
     pub given: Outputs,
     /// Keys and segments in the state after the end of time.
     pub left: (usize, usize),
+    /// Bytes of the largest segment left.
+    pub largest: usize,
     /// Reads and writes of the state.
     pub operations: usize,
     /// The injected failure was met.
@@ -133,6 +135,7 @@ impl Subject<'_> {
         Outcome {
             given: std::mem::take(&mut cluster.given),
             left,
+            largest: state.segments.values().map(Vec::len).max().unwrap_or(0),
             operations: state.operations,
             failed: state.operations > failing,
         }

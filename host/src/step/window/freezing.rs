@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::closing::Merger;
 use super::frozen::Frozen;
-use super::part::{Part, Source, ranges};
+use super::part::{Part, SEGMENT_ROWS, Source, ranges};
 use super::{Window, failed};
 use crate::expr::Aggregation;
 use crate::limits::PANE_PARTS_MAX;
@@ -20,7 +22,7 @@ use crate::time::{MICROS_PER_MS, Micros};
 pub(super) fn stored(part: &Part) -> Vec<SegmentId> {
     match part {
         Part::Frozen(_) => Vec::new(),
-        Part::Stored(ids) => ids.to_vec(),
+        Part::Stored { ids, .. } => ids.to_vec(),
         Part::Compacting { new, .. } => new.to_vec(),
     }
 }
@@ -48,6 +50,8 @@ struct Compaction {
     pane: Micros,
     old: Part,
     new: Arc<[SegmentId]>,
+    /// How many groups were written.
+    rows: Arc<AtomicUsize>,
     source: Source,
     aggregation: Aggregation,
 }
@@ -55,11 +59,15 @@ struct Compaction {
 impl SegmentSource for Compaction {
     fn write(&self, put: &mut PutSegment<'_>) -> Result<(), Fault> {
         let old = [(self.pane, self.old.clone())];
+        let mut written = 0;
         for id in self.new.iter() {
             let mut merger = Merger::new(&self.source, &self.aggregation);
             merger.add(&old, &(id.first..id.last + 1)).map_err(Fault)?;
-            put(*id, &merger.into_rows().map_err(Fault)?.encode())?;
+            let rows = merger.into_rows().map_err(Fault)?;
+            written += rows.len();
+            put(*id, &rows.encode())?;
         }
+        self.rows.store(written, Relaxed);
         Ok(())
     }
 }
@@ -75,8 +83,11 @@ impl Window {
         // The checkpoint before is decided: what it compacted is there.
         for parts in self.panes.values_mut() {
             for part in parts {
-                if let Part::Compacting { new, .. } = part {
-                    *part = Part::Stored(new.clone());
+                if let Part::Compacting { new, rows, .. } = part {
+                    *part = Part::Stored {
+                        ids: new.clone(),
+                        rows: rows.load(Relaxed),
+                    };
                 }
             }
         }
@@ -110,7 +121,10 @@ impl Window {
                 };
                 let same = |p: &&mut Part| matches!(p, Part::Frozen(f) if Arc::ptr_eq(f, &frozen));
                 if let Some(part) = parts.iter_mut().find(same) {
-                    *part = Part::Stored(ids.into());
+                    *part = Part::Stored {
+                        rows: part.len(pane),
+                        ids: ids.into(),
+                    };
                 }
             }
         }
@@ -155,7 +169,7 @@ impl Window {
         };
         let mut due = Vec::new();
         for (pane, parts) in &self.panes {
-            let many = |part: &&Part| matches!(part, Part::Stored(ids) if own(ids));
+            let many = |part: &&Part| matches!(part, Part::Stored { ids, .. } if own(ids));
             if parts.iter().filter(many).count() >= PANE_PARTS_MAX {
                 due.push(*pane);
             }
@@ -163,21 +177,28 @@ impl Window {
         for pane in due {
             let serial = self.next_serial(checkpoint)?;
             let parts = self.panes.get_mut(&pane).expect("it was there");
-            let taken = parts.extract_if(.., |p| matches!(p, Part::Stored(ids) if own(ids)));
-            let old: Vec<SegmentId> = taken.flat_map(|p| stored(&p)).collect();
-            // Parts of a pane have mostly the same groups.
-            let rows = old.len().div_ceil(PANE_PARTS_MAX) * super::part::SEGMENT_ROWS;
-            let new: Arc<[SegmentId]> =
-                names(pane, checkpoint, serial, ranges(&mine, rows)).collect();
+            let own = |p: &mut Part| matches!(p, Part::Stored { ids, .. } if own(ids));
+            let taken: Vec<Part> = parts.extract_if(.., own).collect();
+            // As if no two of them had a group in common: a segment is too small rather than too large.
+            let most = taken.iter().map(|p| p.len(pane)).sum();
+            let old: Vec<SegmentId> = taken.iter().flat_map(stored).collect();
+            let ranges = ranges(&mine, most);
+            let new: Arc<[SegmentId]> = names(pane, checkpoint, serial, ranges).collect();
+            let rows = Arc::new(AtomicUsize::new(most));
             parts.push(Part::Compacting {
                 new: new.clone(),
                 old: old.clone().into(),
+                rows: rows.clone(),
             });
             delta.dropped.extend(&old);
             delta.segments.push(Box::new(Compaction {
                 pane,
-                old: Part::Stored(old.into()),
+                old: Part::Stored {
+                    ids: old.into(),
+                    rows: most,
+                },
                 new,
+                rows,
                 source: self.source.clone(),
                 aggregation: self.spec.window.aggregation.clone(),
             }));
@@ -214,10 +235,10 @@ impl Window {
                 .push(id);
         }
         for ((pane, ..), ids) in parts {
-            self.panes
-                .entry(pane)
-                .or_default()
-                .push(Part::Stored(ids.into()));
+            self.panes.entry(pane).or_default().push(Part::Stored {
+                rows: ids.len() * SEGMENT_ROWS,
+                ids: ids.into(),
+            });
         }
         let Some(corrections) = &mut self.corrections else {
             return Ok(());

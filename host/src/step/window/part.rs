@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use arrow::datatypes::SchemaRef;
 
@@ -17,11 +19,14 @@ pub const SEGMENT_ROWS: usize = 8_192;
 pub enum Part {
     /// In memory: not in a decided checkpoint yet.
     Frozen(Arc<Frozen>),
-    Stored(Arc<[SegmentId]>),
+    /// With the number of groups, which is a guess after a restart.
+    Stored { ids: Arc<[SegmentId]>, rows: usize },
     /// Many parts that become one with a checkpoint that may be decided or not.
     Compacting {
         new: Arc<[SegmentId]>,
         old: Arc<[SegmentId]>,
+        /// At most so many groups; once they are written, how many they are.
+        rows: Arc<AtomicUsize>,
     },
 }
 
@@ -35,8 +40,8 @@ impl Part {
                     .binary_search_by_key(&pane, |p| p.0)
                     .map_or(0, |i| panes[i].1)
             }
-            Self::Stored(ids) => ids.len() * SEGMENT_ROWS,
-            Self::Compacting { new, .. } => new.len() * SEGMENT_ROWS,
+            Self::Stored { rows, .. } => *rows,
+            Self::Compacting { rows, .. } => rows.load(Relaxed),
         }
     }
 }
@@ -59,11 +64,11 @@ impl Source {
     ) -> Result<Vec<Rows>, String> {
         match part {
             Part::Frozen(frozen) => Ok(vec![frozen.rows(pane, groups.clone())]),
-            Part::Stored(ids) => {
+            Part::Stored { ids, .. } => {
                 let found = self.stored(ids, groups)?;
                 found.ok_or_else(|| format!("a segment of {ids:?} is missing"))
             }
-            Part::Compacting { new, old } => {
+            Part::Compacting { new, old, .. } => {
                 // The checkpoint that swaps them may be decided between two of these reads.
                 for ids in [new, old, new] {
                     if let Some(rows) = self.stored(ids, groups)? {

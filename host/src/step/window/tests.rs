@@ -8,8 +8,8 @@ use rand::rngs::StdRng;
 use super::*;
 use crate::pipeline::plan::WindowKind;
 use crate::step::testing::{
-    Epoch, Given, In, Oracle, Shape, Subject, against_oracle, batch, check, every_write_fails,
-    schema, seconds, show_time,
+    Epoch, Given, In, Oracle, Shape, Subject, Then, Turn, against_oracle, batch, check,
+    every_write_fails, schema, seconds, show_time,
 };
 use crate::time::MICROS_PER_MS;
 
@@ -351,14 +351,35 @@ fn at_most_a_few_parts_of_a_pane_are_stored() {
             watermark: 0,
         })
         .collect();
-    let turn = crate::step::testing::Turn::of(&[
-        crate::step::testing::Then::Freeze,
-        crate::step::testing::Then::Decide,
-    ]);
+    let turn = Turn::of(&[Then::Freeze, Then::Decide]);
     let outcome = subject.run(&epochs, 1, &vec![turn; 100]);
     assert!(outcome.given.is_empty());
     let (_, segments) = outcome.left;
     assert!(segments <= limits::PANE_PARTS_MAX, "{segments}");
+}
+
+/// Each checkpoint brings other keys: compacted, they are cut into segments of a bounded size.
+#[test]
+fn a_pane_of_many_keys_stays_in_pieces() {
+    let subject = whole(WindowKind::Tumbling(seconds(10)), &["count(*)"], 0);
+    let row = |key: String| In {
+        input: 0,
+        key: Some(key),
+        value: None,
+        time: 0,
+    };
+    let epochs: Vec<Epoch> = (0..30)
+        .map(|n| Epoch {
+            rows: (0..2_000).map(|k| row(format!("{n} {k}"))).collect(),
+            watermark: 0,
+        })
+        .collect();
+    let mut turn = Turn::of(&[Then::Freeze, Then::Decide]);
+    turn.cut = 2_000;
+    let outcome = subject.run(&epochs, 1, &vec![turn; 30]);
+    // A segment of 8,192 groups takes some 300 KB.
+    assert!(outcome.largest < 1 << 20, "{} bytes", outcome.largest);
+    assert!(outcome.left.1 < 40, "{} segments", outcome.left.1);
 }
 
 #[test]

@@ -201,8 +201,8 @@ fn plugins() {
             &["no such file", "shorter than 1ms", "below 1MB"],
         ),
         (
-            "plugin = { file = \"no.wasm\" }\n«select = [\"user\"]",
-            &["a plugin step has no `select`"],
+            "plugin = { file = «\"no.wasm\" }\n«select = [\"user\"]",
+            &["no such file", "a plugin step has no `select`"],
         ),
         (
             "lookup = { table = \"products\", on = \"user\", add = [\"price\"] }\n«plugin = { file = \"no.wasm\" }",

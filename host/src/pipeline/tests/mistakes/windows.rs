@@ -277,11 +277,11 @@ fn joins() {
             &["left.x"],
         ),
         (
-            "join = { left = \"clicks\", right = \"sales\", on = [\"amount\"], after = \"1m\" }\n«from = \"clicks\"",
+            "join = { left = \"clicks\", right = \"sales\", on = [\"amount\"], after = \"1m\" }\nselect = [\"left.at\"]\n«from = \"clicks\"",
             &["a join step has no `from`"],
         ),
         (
-            "join = { left = \"clicks\", right = \"sales\", on = [\"amount\"], after = \"1m\" }\n«key = [\"amount\"]",
+            "join = { left = \"clicks\", right = \"sales\", on = [\"amount\"], after = \"1m\" }\nselect = [\"left.at\"]\n«key = [\"amount\"]",
             &["a join step has no `key`"],
         ),
     ];
