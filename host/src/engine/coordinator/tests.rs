@@ -174,3 +174,29 @@ fn one_record_far_in_the_future_stops_nobody() {
     let decision = coordinator.decide(vec![report(true)], Duration::ZERO, 0);
     assert!(decision.paused[0].is_empty());
 }
+
+/// Epochs that take longer than `checkpoint_every` make a checkpoint due at each of them, and a checkpoint makes time
+/// stand still while steps give their results in slices: both have their turn.
+#[test]
+fn checkpoints_that_are_always_due_do_not_hold_event_time() {
+    let mut coordinator = coordinator(Mode::Streaming, &[(0, 0), (1, 0)]);
+    let (mut checkpoints, mut elapsed) = (0, Duration::ZERO);
+    let mut last = NO_TIME;
+    for epoch in 1..=10 {
+        elapsed += Duration::from_secs(60);
+        let seen = Some(100 * epoch);
+        let mut report = report(&[(0, 0, seen, false), (1, 0, seen, false)]);
+        report.active = true;
+        // All steps have given what was due.
+        report.done = coordinator.watermarks.iter().map(|w| Some(*w)).collect();
+        let decision = coordinator.decide(vec![report], elapsed, 0);
+        if let Some(number) = decision.checkpoint {
+            coordinator.prepare(number, None, elapsed, 0);
+            coordinator.decided();
+            checkpoints += 1;
+        }
+        last = decision.watermarks[0];
+    }
+    assert_eq!(checkpoints, 5, "every other epoch");
+    assert!(last >= (900 - 20) * SECOND, "{last}");
+}

@@ -1,12 +1,11 @@
-//! `count(distinct x)` of texts and bytes: each different value is kept once for all groups, and a table holds the pairs
-//! of group and value.
+//! `count(distinct x)` of texts and bytes: a table holds the pairs of group and value.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, StringArray};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
-use foldhash::fast::{FixedState, RandomState};
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
@@ -24,13 +23,12 @@ pub(super) struct Interned {
     spelled: Spelled,
     /// Values come from outside: seeded anew in each process, so that nobody can choose them to collide.
     hasher: RandomState,
-    /// Half of the hash, and the number of a value: most values that differ are told apart without a look at them.
-    numbers: HashTable<(u32, u32)>,
-    /// All values one after the other, in the order of their numbers, and where each ends.
-    bytes: Vec<u8>,
+    /// Hash of group and value, and the number of the pair.
+    numbers: HashTable<(u64, u32)>,
+    /// By number: the group of a pair, and where its value ends among all values one after the other.
+    groups: Vec<u32>,
     ends: Vec<usize>,
-    /// Group and number of a value. The seed is fixed: the order of this table is that of the states.
-    pairs: HashTable<(u32, u32)>,
+    bytes: Vec<u8>,
     counts: Vec<i64>,
     unsettled: Unsettled,
 }
@@ -68,9 +66,9 @@ impl Interned {
             spelled,
             hasher: RandomState::default(),
             numbers: HashTable::new(),
-            bytes: Vec::new(),
+            groups: Vec::new(),
             ends: Vec::new(),
-            pairs: HashTable::new(),
+            bytes: Vec::new(),
             counts: Vec::new(),
             unsettled: Unsettled::default(),
         }
@@ -82,41 +80,23 @@ impl Interned {
         number.checked_sub(1).map_or(0, |before| ends[before])..ends[number]
     }
 
+    /// One probe a row: a table of values beside one of pairs would miss the cache twice.
     #[inline]
     fn insert(&mut self, group: usize, value: &[u8]) {
-        let number = self.number(value);
-        let pair = (group as u32, number);
-        let hash = |pair: &(u32, u32)| FixedState::default().hash_one(pair);
-        let place = self.pairs.entry(hash(&pair), |other| *other == pair, hash);
-        if let Entry::Vacant(place) = place {
-            place.insert(pair);
-            self.counts[group] += 1;
-        }
-    }
-
-    /// The number of `value`, a new one if it is new.
-    #[inline]
-    fn number(&mut self, value: &[u8]) -> u32 {
-        let hash = self.hasher.hash_one(value);
-        let half = (hash >> 32) as u32;
-        let (bytes, ends) = (&self.bytes, &self.ends);
-        let place = self.numbers.entry(
-            hash,
-            |&(h, number)| h == half && bytes[Self::value(bytes, ends, number)] == *value,
-            |&(_, number)| {
-                self.hasher
-                    .hash_one(&bytes[Self::value(bytes, ends, number)])
-            },
-        );
-        match place {
-            Entry::Occupied(known) => known.get().1,
-            Entry::Vacant(place) => {
-                let number = self.ends.len() as u32;
-                place.insert((half, number));
-                self.bytes.extend_from_slice(value);
-                self.ends.push(self.bytes.len());
-                number
-            }
+        let group = group as u32;
+        let hash = self.hasher.hash_one((group, value));
+        let (groups, ends, bytes) = (&self.groups, &self.ends, &self.bytes);
+        let same = |&(other, number): &(u64, u32)| {
+            other == hash
+                && groups[number as usize] == group
+                && bytes[Self::value(bytes, ends, number)] == *value
+        };
+        if let Entry::Vacant(place) = self.numbers.entry(hash, same, |&(hash, _)| hash) {
+            place.insert((hash, self.ends.len() as u32));
+            self.groups.push(group);
+            self.bytes.extend_from_slice(value);
+            self.ends.push(self.bytes.len());
+            self.counts[group as usize] += 1;
         }
     }
 
@@ -172,9 +152,9 @@ impl Interned {
     /// Empty, with the room it had: as much comes again until the next checkpoint.
     fn clear(&mut self) {
         self.numbers.clear();
-        self.pairs.clear();
-        self.bytes.clear();
+        self.groups.clear();
         self.ends.clear();
+        self.bytes.clear();
         self.counts.clear();
         self.unsettled = Unsettled::default();
     }
@@ -223,10 +203,9 @@ impl Partials for Interned {
 
     fn state(&mut self) -> Result<Vec<ArrayRef>, String> {
         (0..self.counts.len()).for_each(|group| self.settle(group));
-        let pairs: Vec<(u32, u32)> = self.pairs.iter().copied().collect();
-        let groups = pairs.iter().map(|(group, _)| *group);
+        let groups = self.groups.iter().copied();
         let (order, offsets) = lists::by_group(groups, self.counts.len())?;
-        let values = self.values(order.iter().map(|&place| pairs[place as usize].1))?;
+        let values = self.values(order.into_iter())?;
         self.clear();
         Ok(vec![lists::lists(values, offsets, None)])
     }
@@ -239,7 +218,7 @@ impl Partials for Interned {
 
     fn bytes(&self) -> usize {
         self.numbers.allocation_size()
-            + self.pairs.allocation_size()
+            + allocated(&self.groups)
             + allocated(&self.bytes)
             + allocated(&self.ends)
             + allocated(&self.counts)

@@ -32,8 +32,8 @@ fn kinds_of_windows() {
     let kinds: &[(&str, &[&str])] = &[
         ("«window = {}", &["names no kind of window"]),
         (
-            "«window = { «tumbling_ = \"1m\" }",
-            &["names no kind of window", "did you mean `tumbling`?"],
+            "window = { «tumbling_ = \"1m\" }",
+            &["did you mean `tumbling`?"],
         ),
         (
             "window = «5",
