@@ -71,6 +71,8 @@ pub const STACK_BYTES: usize = 16 << 20;
 pub const WINDOW_SLICE_ROWS: usize = 64 << 10;
 /// Stored parts of a pane: as many become one.
 pub const PANE_PARTS_MAX: usize = 8;
+/// Segments of a bucket of a join: as many become one.
+pub const JOIN_SEGMENTS_MAX: usize = 32;
 /// Rows of one window that `top` keeps.
 pub const TOP_ROWS_MAX: usize = 10_000;
 

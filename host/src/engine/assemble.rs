@@ -191,6 +191,7 @@ fn make_step(
                 keys: [keys[0].clone(), keys[1].clone()],
                 key_groups: shared.plan.host.key_groups,
                 join: (**join).clone(),
+                segments_max: limits::JOIN_SEGMENTS_MAX,
                 late: plan.ports[1].schema.clone(),
             };
             Box::new(Join::new(spec).map_err(failed)?)

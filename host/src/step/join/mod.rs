@@ -11,6 +11,7 @@
 //! unmatched row of the other that they would match may still go out.
 
 mod bucket;
+mod compaction;
 mod late;
 mod pairs;
 mod side;
@@ -24,17 +25,18 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, new_null_array};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 
-use super::order::{decode, encode};
-use super::window::key_columns;
+use super::order::decode;
+use super::window::{Nothing, key_columns};
 use crate::batch::Batch;
 use crate::limits;
 use crate::pipeline::plan;
 use crate::state::key::{EncodedKeys, KeyEncoder};
-use crate::state::{Delta, Fault, PutSegment, SegmentId, SegmentSource};
+use crate::state::{Delta, SegmentId, Segments};
 use crate::step::transform::record_batch;
 use crate::step::{Gauges, Output, Restore, Step, StepError, Tick};
 use crate::time::{MICROS_PER_MS, MICROS_PER_SECOND, Micros, NO_TIME};
 use bucket::Bucket;
+use compaction::{Freeze, side_of};
 use late::own_column;
 pub use late::{SIDE, late_schema};
 use pairs::Pairs;
@@ -52,6 +54,8 @@ pub struct JoinSpec {
     pub keys: [Vec<usize>; 2],
     pub key_groups: u16,
     pub join: plan::Join,
+    /// Segments of a bucket that become one.
+    pub segments_max: usize,
     /// Of the port `late`, as [`late_schema`] gives it.
     pub late: SchemaRef,
 }
@@ -65,6 +69,7 @@ pub struct Join {
     width: Micros,
     groups: Range<u16>,
     dropped: Vec<SegmentId>,
+    reader: Arc<dyn Segments>,
     /// The watermark before this epoch's tick.
     watermark: Micros,
     late: u64,
@@ -84,6 +89,7 @@ impl Join {
             width: width - width.rem_euclid(MICROS_PER_MS),
             groups: 0..spec.key_groups,
             dropped: Vec::new(),
+            reader: Arc::new(Nothing),
             watermark: NO_TIME,
             late: 0,
             spec,
@@ -316,21 +322,6 @@ impl Join {
     }
 }
 
-/// Rows of one bucket on their way into a checkpoint.
-struct FreshRows {
-    id: SegmentId,
-    rows: Vec<Batch>,
-}
-
-impl SegmentSource for FreshRows {
-    fn write(&self, put: &mut PutSegment<'_>) -> Result<(), Fault> {
-        match Batch::concat(&self.rows) {
-            Some(rows) => put(self.id, &encode(&rows)),
-            None => Ok(()),
-        }
-    }
-}
-
 impl Step for Join {
     fn process(&mut self, input: usize, batch: Batch, out: &mut Output) -> Result<(), StepError> {
         let rows = self.sort_out(input, &batch, out)?;
@@ -373,23 +364,16 @@ impl Step for Join {
             dropped: std::mem::take(&mut self.dropped),
             ..Delta::default()
         };
-        for (serial, side) in self.sides.iter_mut().enumerate() {
-            for (number, bucket) in &mut side.buckets {
-                if bucket.fresh.is_empty() {
-                    continue;
-                }
-                let id = SegmentId {
-                    millis: number * (self.width / MICROS_PER_MS),
-                    checkpoint,
-                    serial: serial as u16,
-                    first: self.groups.start,
-                    last: self.groups.end - 1,
-                };
-                let rows = std::mem::take(&mut bucket.fresh);
-                bucket.segments.push(id);
-                delta.segments.push(Box::new(FreshRows { id, rows }));
-            }
-        }
+        let freeze = Freeze {
+            checkpoint,
+            groups: &self.groups,
+            width: self.width,
+            reader: &self.reader,
+            segments_max: self.spec.segments_max,
+        };
+        let [left, right] = &mut self.sides;
+        freeze.side(0, left, &mut delta);
+        freeze.side(1, right, &mut delta);
         Ok(delta)
     }
 
@@ -397,9 +381,10 @@ impl Step for Join {
         self.groups = state.key_groups();
         self.watermark = state.watermark();
         let reader = state.reader();
+        self.reader = reader.clone();
         let failed = |e: String| StepError::Failed(format!("rows that wait for a match: {e}"));
         for id in state.segments().map_err(failed)? {
-            let side = usize::from(id.serial).min(1);
+            let side = side_of(id);
             let bytes = reader.read(&[id]).map_err(failed)?;
             let bytes = bytes.ok_or_else(|| failed(format!("{id:?} is missing")))?;
             let rows = decode(&bytes[0], &self.sides[side].schema).map_err(failed)?;

@@ -32,6 +32,7 @@ fn spec(kind: JoinKind, before: i64, after: i64, select: &[&str]) -> JoinSpec {
         inputs: [schema(), schema()],
         keys: [vec![0], vec![0]],
         key_groups: 8,
+        segments_max: 2,
         join: plan::Join {
             before: seconds(before),
             after: seconds(after),
@@ -297,4 +298,27 @@ fn late_columns_of_two_types_stand_side_by_side() {
     };
     assert_eq!(columns(0), [Some(0), Some(1), None]);
     assert_eq!(columns(1), [Some(1), None, Some(0)]);
+}
+
+/// A bucket that is open through many checkpoints does not leave a segment of each behind.
+#[test]
+fn segments_of_a_bucket_become_one() {
+    let mut join = Join::new(spec(JoinKind::Full, 0, 1_000, &SELECT)).expect("strings are keys");
+    let mut puts = 0;
+    for checkpoint in 1..=100 {
+        let row = In {
+            input: 0,
+            key: Some("a".to_owned()),
+            value: Some(1),
+            time: seconds(5),
+        };
+        join.process(0, batch(&[row]), &mut Output::new(2)).unwrap();
+        let delta = join.freeze(checkpoint).unwrap();
+        puts += delta.segments.len();
+    }
+    let left = join.sides[0].buckets.values().map(|b| b.segments.len());
+    let left: usize = left.sum();
+    // Two of each level at most, of some seven levels, where a hundred were written.
+    assert!((2..=14).contains(&left), "{left}");
+    assert!(puts < 200, "{puts}");
 }

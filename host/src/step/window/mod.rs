@@ -426,7 +426,7 @@ fn failed(cause: String) -> StepError {
 }
 
 /// Before a state is taken back.
-struct Nothing;
+pub(super) struct Nothing;
 
 impl Segments for Nothing {
     fn read(&self, ids: &[SegmentId]) -> Result<Option<Vec<Vec<u8>>>, String> {
