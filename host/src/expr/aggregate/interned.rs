@@ -23,8 +23,8 @@ pub(super) struct Interned {
     spelled: Spelled,
     /// Values come from outside: seeded anew in each process, so that nobody can choose them to collide.
     hasher: RandomState,
-    /// Hash of group and value, and the number of the pair.
-    numbers: HashTable<(u64, u32)>,
+    /// Half of the hash of group and value, which is all of it that is used, and the number of the pair.
+    numbers: HashTable<(u32, u32)>,
     /// By number: the group of a pair, and where its value ends among all values one after the other.
     groups: Vec<u32>,
     ends: Vec<usize>,
@@ -84,15 +84,17 @@ impl Interned {
     #[inline]
     fn insert(&mut self, group: usize, value: &[u8]) {
         let group = group as u32;
-        let hash = self.hasher.hash_one((group, value));
+        let half = self.hasher.hash_one((group, value)) as u32;
         let (groups, ends, bytes) = (&self.groups, &self.ends, &self.bytes);
-        let same = |&(other, number): &(u64, u32)| {
-            other == hash
+        let same = |&(other, number): &(u32, u32)| {
+            other == half
                 && groups[number as usize] == group
                 && bytes[Self::value(bytes, ends, number)] == *value
         };
-        if let Entry::Vacant(place) = self.numbers.entry(hash, same, |&(hash, _)| hash) {
-            place.insert((hash, self.ends.len() as u32));
+        if let Entry::Vacant(place) =
+            (self.numbers).entry(spread(half), same, |&(half, _)| spread(half))
+        {
+            place.insert((half, self.ends.len() as u32));
             self.groups.push(group);
             self.bytes.extend_from_slice(value);
             self.ends.push(self.bytes.len());
@@ -158,6 +160,11 @@ impl Interned {
         self.counts.clear();
         self.unsettled = Unsettled::default();
     }
+}
+
+/// A hash for a table of half a hash: a table uses the highest bits, too.
+fn spread(half: u32) -> u64 {
+    u64::from(half).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 impl Partials for Interned {
