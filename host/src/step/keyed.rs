@@ -52,6 +52,8 @@ pub struct Ordered {
 pub struct Keyed {
     spec: KeyedSpec,
     instance: Instance,
+    /// Time spent in the versions before this one.
+    nanos_before: u64,
     encoder: KeyEncoder,
     table: KeyedTable,
     waiting: Option<OrderBuffer>,
@@ -81,6 +83,7 @@ impl Keyed {
             groups: Groups::default(),
             late: 0,
             instance,
+            nanos_before: 0,
             spec,
         })
     }
@@ -374,6 +377,7 @@ impl Step for Keyed {
     }
 
     fn swap(&mut self, instance: Instance) {
+        self.nanos_before += self.instance.nanos();
         self.instance = instance;
     }
 
@@ -382,7 +386,7 @@ impl Step for Keyed {
             keys: self.table.len() as u64,
             state_bytes: self.table.bytes(),
             waiting_bytes: self.waiting.as_ref().map_or(0, OrderBuffer::bytes),
-            plugin_nanos: self.instance.nanos(),
+            plugin_nanos: self.nanos_before + self.instance.nanos(),
             late: self.late,
         }
     }

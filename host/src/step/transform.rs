@@ -12,6 +12,8 @@ use crate::step::{Gauges, Output, Refused, Step, StepError, Tick};
 /// Runs a transform plugin.
 pub struct Transform {
     instance: Instance,
+    /// Time spent in the versions before this one.
+    nanos_before: u64,
     ports: Vec<SchemaRef>,
     failures: FailureRate,
 }
@@ -21,6 +23,7 @@ impl Transform {
     pub fn new(instance: Instance, ports: Vec<SchemaRef>, failed_max: f64) -> Self {
         Self {
             instance,
+            nanos_before: 0,
             ports,
             failures: FailureRate::new(failed_max),
         }
@@ -60,12 +63,13 @@ impl Step for Transform {
     }
 
     fn swap(&mut self, instance: Instance) {
+        self.nanos_before += self.instance.nanos();
         self.instance = instance;
     }
 
     fn gauges(&self) -> Gauges {
         Gauges {
-            plugin_nanos: self.instance.nanos(),
+            plugin_nanos: self.nanos_before + self.instance.nanos(),
             ..Gauges::default()
         }
     }

@@ -5,6 +5,7 @@ use super::super::read::Reader;
 use super::super::spec::{Deduplicate, Join, Top, Window, WindowKind};
 use super::super::text::Spanned;
 use super::super::tree::{Kind, Node};
+use super::super::values::show_duration;
 use crate::time::{MICROS_PER_MS, Micros};
 
 const AGGREGATE: &str = "aggregate = { rows = \"count(*)\" }";
@@ -70,7 +71,7 @@ fn kind(r: &mut Reader) -> Option<WindowKind> {
                 every.span,
                 "`every` does not divide the length of the window",
             )
-            .help("a window of 5m can slide every 1m or 2m30s = 150s, not every 2m");
+            .maybe_help(near(size.value, every.value).map(|e| format!("write every = \"{e}\"")));
         return None;
     }
     match (tumbling, sliding, every, session) {
@@ -82,6 +83,15 @@ fn kind(r: &mut Reader) -> Option<WindowKind> {
         (.., Some(gap)) => Some(WindowKind::Session(gap.value)),
         _ => None,
     }
+}
+
+/// The longest period below `every` that divides `size`, in whole milliseconds; `None` if none is near.
+fn near(size: Micros, every: Micros) -> Option<String> {
+    /// Periods that are tried: a length such as a prime number of milliseconds has no useful one.
+    const TRIES: usize = 10_000;
+    let mut parts = (size / every + 1..=size / MICROS_PER_MS).take(TRIES);
+    let whole = parts.find(|n| size % (n * MICROS_PER_MS) == 0)?;
+    Some(show_duration(size / whole))
 }
 
 /// A duration of whole milliseconds: the results of a window have the time of its last millisecond.

@@ -181,14 +181,12 @@ impl Window {
 
     /// Rows whose keys are too long for the state are refused, late ones go to their port; the others stay.
     fn admitted(&mut self, batch: Batch, out: &mut Output) -> Batch {
-        let late: Vec<bool> = batch
-            .times
-            .iter()
-            .map(|&t| self.is_over(self.shape.pane(t)))
-            .collect();
-        let batch = if late.contains(&true) {
+        let is_late = |&t: &Micros| self.is_over(self.shape.pane(t));
+        // If the earliest row is not late, none is.
+        let batch = if batch.times.iter().min().is_some_and(is_late) {
             let rows = 0..batch.rows() as u32;
-            let (late, timely): (Vec<u32>, Vec<u32>) = rows.partition(|&r| late[r as usize]);
+            let (late, timely): (Vec<u32>, Vec<u32>) =
+                rows.partition(|&r| is_late(&batch.times[r as usize]));
             self.late += late.len() as u64;
             out.push(LATE_PORT, batch.take(&late));
             batch.take(&timely)
@@ -298,24 +296,15 @@ impl Window {
 
     /// Forgets panes whose windows are all over.
     fn forget(&mut self) {
-        while let Some(entry) = self.panes.first_entry() {
-            let pane = *entry.key();
-            if self
-                .shape
-                .last_end(pane)
-                .saturating_add(self.spec.window.allowed_lateness)
-                > self.watermark
-            {
-                break;
-            }
-            for part in entry.remove() {
-                self.dropped.extend(freezing::stored(&part));
-            }
+        while let Some((&pane, _)) = self.panes.first_key_value()
+            && self.is_over(pane)
+        {
+            let parts = self.panes.remove(&pane).unwrap_or_default();
+            let stored = parts.iter().flat_map(freezing::stored);
+            self.dropped.extend(stored);
         }
+        let over = self.watermark.saturating_sub(self.lateness());
         if let Some(corrections) = &mut self.corrections {
-            let over = self
-                .watermark
-                .saturating_sub(self.spec.window.allowed_lateness);
             corrections.forget(over);
         }
     }
