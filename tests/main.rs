@@ -17,6 +17,7 @@ mod kafka;
 mod pauses;
 mod pipelines;
 mod postgres;
+mod snapshots;
 mod support;
 mod swaps;
 mod webhook;
@@ -37,6 +38,7 @@ fn main() {
     trials.extend(driver::trials());
     trials.extend(bounded::trials());
     trials.extend(duckdb::trials());
+    trials.extend(snapshots::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());
     trials.extend(webhook::trials());

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
-use super::file::{Fault, OpenFile, RedbFile};
+use super::file::{Fault, OpenFile, RedbFile, plain};
 use super::store::{Prepared, Restored};
 use super::{FORMAT, Meta, blob};
 use crate::limits::LOG_CACHE_BYTES;
@@ -19,14 +19,14 @@ pub(super) const CHANGES: TableDefinition<(u64, u16, u32), &[u8]> = TableDefinit
 pub(super) const SEGMENTS: TableDefinition<(u64, u16, u128), &[u8]> =
     TableDefinition::new("segments");
 /// checkpoint -> changed keys, bytes of keys, values and segments; those not merged yet.
-const UNMERGED: TableDefinition<u64, (u64, u64)> = TableDefinition::new("unmerged");
+pub(super) const UNMERGED: TableDefinition<u64, (u64, u64)> = TableDefinition::new("unmerged");
 /// checkpoint -> flags, [`Meta`] as JSON.
-const CHECKPOINTS: TableDefinition<u64, &[u8]> = TableDefinition::new("checkpoints");
+pub(super) const CHECKPOINTS: TableDefinition<u64, &[u8]> = TableDefinition::new("checkpoints");
 /// `step/NAME`, `input/NAME` -> number.
-const NAMES: TableDefinition<&str, u16> = TableDefinition::new("names");
+pub(super) const NAMES: TableDefinition<&str, u16> = TableDefinition::new("names");
 /// Numbers of steps whose state was dropped; never given out again.
-const DROPPED: TableDefinition<u16, ()> = TableDefinition::new("dropped");
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const DROPPED: TableDefinition<u16, ()> = TableDefinition::new("dropped");
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 const DECIDED: u8 = 1;
 const FINISHED: u8 = 2;
@@ -318,6 +318,23 @@ pub(super) fn read_identity(tx: &ReadTransaction) -> Result<Identity, Fault> {
         pipeline: String::from_utf8(bytes("pipeline")?).map_err(|_| foreign())?,
         key_groups: u16::from_le_bytes(bytes("key_groups")?.try_into().map_err(|_| foreign())?),
     })
+}
+
+/// Who the state at `path` belongs to.
+pub(super) fn identity_at(path: &Path) -> Result<Identity, Fault> {
+    let never = |_: &WriteTransaction| Err(Fault("there is no state".into()));
+    let file = RedbFile::open(path, LOG_CACHE_BYTES, &plain, never)?;
+    read_identity(&file.read()?)
+}
+
+/// The checkpoint that was prepared and is not decided.
+pub(super) fn undecided_number(tx: &ReadTransaction) -> Result<Option<u64>, Fault> {
+    let checkpoints = tx.open_table(CHECKPOINTS)?;
+    let Some((number, record)) = checkpoints.last()? else {
+        return Ok(None);
+    };
+    let is_open = record.value().first().is_none_or(|f| f & DECIDED == 0);
+    Ok(is_open.then(|| number.value()))
 }
 
 pub(super) fn put_meta(tx: &WriteTransaction, name: &str, value: &[u8]) -> Result<(), Fault> {

@@ -5,6 +5,8 @@
 
 mod alarms;
 mod blob;
+mod copy;
+mod entries;
 mod file;
 pub mod key;
 pub mod keyed;
@@ -12,14 +14,19 @@ mod log;
 mod merge;
 mod merged;
 mod newest;
+pub mod reader;
+pub mod replace;
 mod segment;
 mod segments;
 pub mod store;
+mod view;
 
 use serde::{Deserialize, Serialize};
 
+pub use copy::Copied;
 pub use segment::{Fault, PutSegment, SegmentId, SegmentSource, Segments};
 pub use store::{Prepared, Restored, Store};
+pub use view::{Entries, StepSize, View};
 
 /// Version of everything `docs/state-format.md` describes. Another one on disk is refused.
 pub const FORMAT: u32 = 2;

@@ -57,15 +57,15 @@ pub struct PostgresSink {
 
 /// A part of the output, as a checkpoint keeps it. An empty checkpoint keeps the cut of the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Cut {
+pub(super) struct Cut {
     /// Counts the cuts that differ, from 1; 0: no row yet.
-    number: u64,
+    pub number: u64,
     /// The rows of this number: staged from here...
-    from: Mark,
+    pub from: Mark,
     /// ... to here. Those of earlier numbers are in Postgres.
-    to: Mark,
+    pub to: Mark,
     /// What the column `step` holds, by input.
-    labels: Vec<String>,
+    pub labels: Vec<String>,
 }
 
 struct Progress {
