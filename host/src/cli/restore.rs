@@ -13,7 +13,7 @@ use super::status::state_dir;
 use super::{Failure, table, terminal};
 use crate::engine::snapshot::manifest::DEAD_LETTERS;
 use crate::engine::snapshot::restore::{self, Put, Request};
-use crate::pipeline::spec::{SinkConnector, Spec};
+use crate::pipeline::spec::{DeadLetters, SinkConnector, Spec};
 use crate::pipeline::{self, Overrides};
 use crate::sink::carried::Outside;
 use crate::state::replace::{self, StateId};
@@ -101,7 +101,10 @@ fn describe(put: &Put, spec: &Spec, state: &Path, file: &Path) -> String {
         };
         let known = spec.sinks.iter().find(|s| s.name.value == *sink);
         let text = match outside {
-            Outside::File { .. } => file_words(outside),
+            Outside::File { path, .. } => {
+                let path = file_of(spec, sink).unwrap_or_else(|| path.clone());
+                file_words(&path, outside)
+            }
             Outside::Directory { from } => {
                 let dir = dirs.get(sink).map(PathBuf::as_path);
                 directory_words(&label(put, sink), *from, dir)
@@ -134,12 +137,27 @@ fn directories(spec: &Spec) -> BTreeMap<String, PathBuf> {
     spec.sinks.iter().filter_map(dir).collect()
 }
 
-fn file_words(outside: &Outside) -> String {
+/// The one file that the pipeline file names for a sink, or for dead letters.
+fn file_of(spec: &Spec, sink: &str) -> Option<PathBuf> {
+    let path = match sink {
+        DEAD_LETTERS => match spec.dead_letters.as_ref()? {
+            DeadLetters::File { path } => path.as_ref()?,
+            DeadLetters::Kafka { .. } => return None,
+        },
+        sink => {
+            let sink = spec.sinks.iter().find(|s| s.name.value == sink)?;
+            match sink.connector.as_ref()? {
+                SinkConnector::File { path, .. } => path.as_ref()?,
+                _ => return None,
+            }
+        }
+    };
+    Some(spec.dir.join(&path.value))
+}
+
+fn file_words(path: &Path, outside: &Outside) -> String {
     let Outside::File {
-        path,
-        dev,
-        ino,
-        length,
+        dev, ino, length, ..
     } = outside
     else {
         return String::new();

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use redb::ReadableTable;
+use redb::{ReadTransaction, ReadableTable};
 use serde::{Deserialize, Serialize};
 
 use super::file::{Fault, RedbFile, plain};
@@ -117,19 +117,23 @@ pub fn look(dir: &Path) -> Result<Found, StateError> {
         let identity = log::read_identity(&tx)?;
         let known = identity.format == FORMAT;
         let latest = if known { log::latest(&tx)? } else { None };
-        let meta = tx.open_table(META)?;
-        let supersedes = meta.get("supersedes")?;
-        let supersedes = supersedes.as_ref().map_or(&[][..], |ids| ids.value());
         Ok(Found {
             format: identity.format,
             state_id: identity.state_id,
             pipeline: identity.pipeline,
             key_groups: identity.key_groups,
-            supersedes: supersedes.as_chunks().0.to_vec(),
+            supersedes: supersedes(&tx)?,
             latest: latest.map(|(_, restored)| restored),
         })
     };
     read().map_err(|fault| store_error(dir, fault))
+}
+
+pub(super) fn supersedes(tx: &ReadTransaction) -> Result<Vec<StateId>, Fault> {
+    let meta = tx.open_table(META)?;
+    let ids = meta.get("supersedes")?;
+    let ids = ids.as_ref().map_or(&[][..], |ids| ids.value());
+    Ok(ids.as_chunks().0.to_vec())
 }
 
 /// The ids that a reset has left in `dir` for the next state there.

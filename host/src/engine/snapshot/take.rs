@@ -3,7 +3,7 @@
 //! The checkpoint is fixed first ([`Source`]), in milliseconds; then it is copied while the engine goes on. Invariant: the
 //! directory is a snapshot from the moment its manifest is there, which is written last.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -194,11 +194,14 @@ impl Source {
     /// The versions that the checkpoint names; those in force must be there.
     fn copy_plugins(&self, files: &Path) -> Result<(), RunError> {
         let plugins = self.meta.steps.values().filter_map(|s| s.plugin.as_ref());
-        let mut wanted = BTreeSet::new();
+        // With whether a start needs it.
+        let mut wanted = BTreeMap::new();
         for plugin in plugins {
-            wanted.insert((plugin.digest.as_str(), true));
-            wanted.insert((plugin.from_file.as_str(), false));
-            wanted.extend(plugin.history.iter().map(|v| (v.digest.as_str(), false)));
+            let before = plugin.history.iter().map(|v| v.digest.as_str());
+            for digest in before.chain([plugin.from_file.as_str()]) {
+                wanted.entry(digest).or_insert(false);
+            }
+            wanted.insert(plugin.digest.as_str(), true);
         }
         for (digest, needed) in wanted.into_iter().filter(|(digest, _)| !digest.is_empty()) {
             let name = Path::new("plugins").join(format!("{digest}.wasm"));

@@ -79,11 +79,11 @@ struct Progress {
 
 impl PostgresSink {
     /// Opens the sink, waiting for the server until `stop` says otherwise: checks the table, and brings Postgres to
-    /// `resume`, the cut of the last decided checkpoint. `state_id` names the state directory. Errors say what does not fit
-    /// and what to do.
+    /// `resume`, the cut of the last decided checkpoint. `state_ids` name the state, then those that it was restored from.
+    /// Errors say what does not fit and what to do.
     pub fn open(
         pipeline: &str,
-        state_id: &str,
+        state_ids: &[String],
         place: &Place,
         sink: &plan::Sink,
         resume: Option<&Value>,
@@ -114,7 +114,12 @@ impl PostgresSink {
         let ledger = Ledger {
             pipeline: pipeline.to_owned(),
             sink: sink.name.clone(),
-            state_id: state_id.to_owned(),
+            state_id: state_ids.first().cloned().unwrap_or_default(),
+            // A state that begins anew has written nothing: what is there is not its own.
+            supersedes: match &resume {
+                Some(_) => state_ids.iter().skip(1).cloned().collect(),
+                None => Vec::new(),
+            },
         };
         let application = format!("tidemill {pipeline}/{}", sink.name);
         let link = Link::new(postgres, wanted, ledger, &application).map_err(failed)?;
