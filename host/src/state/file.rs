@@ -99,7 +99,7 @@ fn options() -> OpenOptions {
 }
 
 /// A rename is durable once its directory is.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),

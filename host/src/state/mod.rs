@@ -8,6 +8,7 @@ mod blob;
 mod file;
 pub mod key;
 pub mod keyed;
+mod lineage;
 mod log;
 mod merge;
 mod merged;
@@ -18,6 +19,7 @@ pub mod store;
 
 use serde::{Deserialize, Serialize};
 
+pub use lineage::{parse as parse_state_id, shown as show_state_id};
 pub use segment::{Fault, PutSegment, SegmentId, SegmentSource, Segments};
 pub use store::{Prepared, Restored, Store};
 

@@ -332,19 +332,67 @@ fn an_undecided_checkpoint_is_taken_back() {
     let mut model = Model::default();
     for _ in 0..5 {
         let (undecided, _) = next(&mut rng, &model, &steps);
-        store.files.log.prepare_only(&undecided).unwrap();
+        store.prepare(undecided).unwrap();
         assert_eq!(content(&store), model, "not seen before it is decided");
         store.merge().unwrap();
         assert_eq!(content(&store), model, "not merged before it is decided");
-        store.files.log.drop_undecided().unwrap();
+        store.resolve(false).unwrap();
         let (prepared, after) = next(&mut rng, &model, &steps);
         store.commit(prepared).unwrap();
         model = after;
     }
     let (undecided, _) = next(&mut rng, &model, &steps);
-    store.files.log.prepare_only(&undecided).unwrap();
+    let number = undecided.number;
+    store.prepare(undecided).unwrap();
     drop(store);
-    assert_eq!(content(&open(dir.path(), ALWAYS)), model);
+    let again = open(dir.path(), ALWAYS);
+    assert_eq!(content(&again), model, "not before it is known to be true");
+    let open = again.undecided().unwrap();
+    assert!(open.number == number && open.in_transaction);
+    again.resolve(false).unwrap();
+    assert_eq!((again.undecided(), content(&again)), (None, model));
+}
+
+#[test]
+fn a_checkpoint_decided_outside_is_kept_whenever_that_is_learnt() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = temp();
+    let mut model = Model::default();
+    for round in 0..24 {
+        let store = open(dir.path(), if round % 2 == 0 { NEVER } else { ALWAYS });
+        // Left by the round before: prepared, or decided and not settled.
+        if let Some(open) = store.undecided() {
+            assert!(
+                store
+                    .commit(Prepared {
+                        number: open.number + 1,
+                        ..Prepared::default()
+                    })
+                    .is_err()
+            );
+            store.resolve(true).unwrap();
+        }
+        assert_eq!(content(&store), model, "round {round}");
+        let steps = step_ids(&store);
+        for step in 0..3 {
+            let (prepared, after) = next(&mut rng, &model, &steps);
+            let number = prepared.number;
+            store.prepare(prepared).unwrap();
+            model = after;
+            if (round + step) % 4 == 3 {
+                break;
+            }
+            store.decide();
+            assert_eq!(store.latest().unwrap().number, number);
+            match (round + step) % 3 {
+                0 => store.settle().unwrap(),
+                1 => store.merge().unwrap(),
+                _ => {}
+            }
+        }
+    }
 }
 
 #[test]
@@ -421,7 +469,7 @@ fn another_format_is_refused() {
         pipeline: "test".into(),
         key_groups: KEY_GROUPS,
     };
-    drop(Log::open(&dir.path().join(LOG_FILE), &plain, &identity).unwrap());
+    drop(Log::open(&dir.path().join(LOG_FILE), &plain, &identity, &[]).unwrap());
     let error = Store::open(dir.path(), "test", KEY_GROUPS).unwrap_err();
     let expected = (FORMAT + 1, FORMAT);
     assert!(
