@@ -17,6 +17,7 @@ mod kafka;
 mod pauses;
 mod pipelines;
 mod postgres;
+mod proxy;
 mod support;
 mod swaps;
 mod webhook;
@@ -41,6 +42,7 @@ fn main() {
     trials.extend(pauses::trials());
     trials.extend(webhook::trials());
     trials.extend(postgres::trials());
+    trials.extend(proxy::trials());
     trials.extend(kafka::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::postgres::end();

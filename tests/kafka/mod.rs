@@ -3,6 +3,7 @@
 mod ecommerce;
 mod faults;
 mod inputs;
+mod proxied;
 mod reading;
 mod resets;
 
@@ -27,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         faults::tests(),
         ecommerce::tests(),
         resets::tests(),
+        proxied::tests(),
     ]
     .concat()
     .into_iter()
