@@ -37,7 +37,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The file's text. Internal topics have as many replicas as there are nodes, up to three.
+    /// The file's text. Nothing is deleted by age: tests write records as old as they like. Internal topics have as many replicas as there are nodes, up to three.
     pub(super) fn text(&self, dir: &Path) -> String {
         let nodes = self.controllers.len();
         let controller = self.controllers[self.id - 1];
@@ -62,6 +62,7 @@ listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name={between}
 log.dirs={dir}/data
+log.retention.ms=-1
 default.replication.factor={replicas}
 min.insync.replicas={in_sync}
 offsets.topic.num.partitions=4
