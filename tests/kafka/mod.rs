@@ -1,5 +1,6 @@
 //! Source and sink against a real Apache Kafka: what the embedded broker cannot show.
 
+mod cluster;
 mod ecommerce;
 mod faults;
 mod inputs;
@@ -29,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         ecommerce::tests(),
         resets::tests(),
         proxied::tests(),
+        cluster::tests(),
     ]
     .concat()
     .into_iter()

@@ -7,6 +7,7 @@
 //! Invariant: a process started here ends with the test process, however that ends, and nothing else is ever killed.
 
 mod certificates;
+pub mod cluster;
 mod libraries;
 mod node;
 mod settings;
@@ -26,7 +27,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use tidemill::kafka::admin;
-use tidemill::pipeline::plan::{Brokers, Cluster};
+use tidemill::pipeline::plan::{Brokers as Hosts, Cluster};
 
 use super::proxy::Proxy;
 use certificates::{certify, with_password};
@@ -170,7 +171,7 @@ impl Broker {
 
     pub fn cluster(&self) -> Cluster {
         Cluster {
-            brokers: Brokers::At(self.bootstrap.clone()),
+            brokers: Hosts::At(self.bootstrap.clone()),
             properties: BTreeMap::new(),
         }
     }
@@ -214,7 +215,7 @@ impl Broker {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{what}-{}-{number}", std::process::id());
-        admin::create_topic(&self.cluster(), &name, partitions, 1, &[]).expect("a new topic");
+        admin::create_topic(&self.cluster(), &name, partitions, -1, &[]).expect("a new topic");
         name
     }
 

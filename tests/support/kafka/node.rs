@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
 
 use tempfile::TempDir;
@@ -64,6 +64,19 @@ impl Node {
             .arg(self.libraries.join("*"))
             .arg(class);
         command
+    }
+
+    /// Runs one of Kafka's tools. Panics if it fails.
+    pub(super) fn tool(&self, class: &str, arguments: &[&str]) -> Output {
+        let output = self.java(class).args(arguments).output();
+        let output = output.expect("java starts");
+        assert!(
+            output.status.success(),
+            "{class} {arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output
     }
 
     pub(super) fn launch(&self) {
