@@ -39,6 +39,8 @@ pub struct Host {
     pub state: PathBuf,
     pub workers: usize,
     pub checkpoint_every: Duration,
+    /// How long a transaction of output to Kafka may stay open before the brokers abort it; whole milliseconds.
+    pub transaction_timeout: Duration,
     pub key_groups: u16,
     pub delivery: Delivery,
     /// Port of the admin API on loopback; 0 = chosen by the system.

@@ -4,6 +4,7 @@ mod files;
 mod inputs;
 mod remote;
 mod rows;
+mod transactions;
 mod windows;
 
 use super::mistakes;
