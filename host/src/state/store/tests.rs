@@ -1,7 +1,10 @@
 //! The store against a plain map: random commits, merges and reopens; every write failing once; copies of the directory
 //! taken while it was open, as a kill would leave it.
 
+mod disk;
 mod faults;
+mod power;
+mod rot;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,14 +48,23 @@ fn temp() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// Everything the store gives back.
+/// In memory where there is such a place: for tests that make some thousand files, whose syncs prove nothing.
+fn temp_in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| temp())
+}
+
 fn content(store: &Store) -> Model {
+    try_content(store).unwrap()
+}
+
+/// Everything the store gives back.
+fn try_content(store: &Store) -> Result<Model, StateError> {
     let mut found = Model {
         number: store.latest().map(|l| l.number),
         ..Model::default()
     };
     for name in store.steps() {
-        let step = store.step_id(&name).unwrap();
+        let step = store.step_id(&name)?;
         let mut last = None;
         let mut each = |group: u16, key: &[u8], value: &[u8]| {
             let at = (step, group, key.to_vec());
@@ -61,9 +73,9 @@ fn content(store: &Store) -> Model {
             found.keys.insert(at, value.to_vec());
             Ok(())
         };
-        store.load(step, &mut each).unwrap();
-        let ids = store.segment_ids(step).unwrap();
-        let bytes = store.segment_bytes(step, &ids).unwrap().unwrap();
+        store.load(step, &mut each)?;
+        let ids = store.segment_ids(step)?;
+        let bytes = store.segment_bytes(step, &ids)?.unwrap();
         for (id, bytes) in ids.into_iter().zip(bytes) {
             found.segments.insert((step, id), bytes);
         }
@@ -71,7 +83,7 @@ fn content(store: &Store) -> Model {
     if let Some(latest) = store.latest() {
         assert_eq!(latest.meta.engine, json!({ "number": latest.number }));
     }
-    found
+    Ok(found)
 }
 
 /// A random next checkpoint, and the model after it.
@@ -151,7 +163,7 @@ fn step_ids(store: &Store) -> Vec<u16> {
 
 /// A directory as a kill at this moment would leave it.
 fn copy(dir: &Path) -> TempDir {
-    let to = temp();
+    let to = temp_in_memory();
     for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
