@@ -16,7 +16,7 @@ use crate::engine::snapshot::restore::{self, Put, Request};
 use crate::pipeline::spec::{DeadLetters, SinkConnector, Spec};
 use crate::pipeline::{self, Overrides};
 use crate::sink::carried::Outside;
-use crate::state::replace::{self, StateId};
+use crate::state::{self, replace::StateId};
 
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
@@ -37,13 +37,13 @@ pub struct Arguments {
     /// A state that is there goes aside, into a directory within the state directory
     #[arg(long)]
     replace: bool,
-    /// Takes decisions of this state in Kafka for the past, as a start that names it as foreign says
+    /// A state that nobody has any more: its decisions in Kafka, which a start refuses as foreign, belong to the past
     #[arg(long, value_name = "STATE_ID", value_parser = state_id)]
-    supersede: Vec<StateId>,
+    abandon: Vec<StateId>,
 }
 
 fn state_id(text: &str) -> Result<StateId, String> {
-    replace::parse_id(text).ok_or_else(|| "expected 32 hexadecimal digits".into())
+    state::parse_state_id(text).ok_or_else(|| "expected 32 hexadecimal digits".into())
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -56,7 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         state: &state,
         from: &arguments.dir,
         replace: arguments.replace,
-        supersedes: &arguments.supersede,
+        abandons: &arguments.abandon,
     };
     let (mut copied, mut told) = (0, Instant::now());
     let put = restore::restore(&request, &mut |bytes| {

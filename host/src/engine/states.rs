@@ -121,6 +121,8 @@ fn running(handle: Arc<Handle>, stop: &dyn Fn() -> bool) -> Result<Source, RunEr
         }
     };
     let store = handle.store().upgrade().ok_or_else(over)?;
+    // What Kafka has decided may not stand in the log yet.
+    store.settle()?;
     let view = store
         .view()?
         .ok_or_else(|| RunError::Refused("there is no checkpoint yet".into()))?;

@@ -56,8 +56,10 @@ impl Reader {
 
     /// The number of a checkpoint after the last decided one, which only a start can tell to be true or not.
     pub fn undecided(&self) -> Result<Option<u64>, StateError> {
-        let number =
-            || -> Result<Option<u64>, Fault> { log::undecided_number(&self.files.log.read()?) };
+        let number = || -> Result<Option<u64>, Fault> {
+            let undecided = log::undecided(&self.files.log.read()?)?;
+            Ok(undecided.map(|checkpoint| checkpoint.number))
+        };
         number().map_err(|fault| store_error(&self.dir, fault))
     }
 

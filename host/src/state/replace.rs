@@ -8,14 +8,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
 use super::file::{Fault, RedbFile, plain};
-use super::log::{self, CHECKPOINTS, META};
+use super::log::{self, CHECKPOINTS, IN_TRANSACTION};
 use super::merged::Merged;
 use super::store::{LOG_FILE, MERGED_FILE, lock_directory, store_error, unusable};
-use super::{FORMAT, Meta, Restored};
+use super::{FORMAT, Meta, Restored, lineage};
 use crate::error::StateError;
 use crate::limits::LOG_CACHE_BYTES;
 
@@ -122,39 +122,16 @@ pub fn look(dir: &Path) -> Result<Found, StateError> {
             state_id: identity.state_id,
             pipeline: identity.pipeline,
             key_groups: identity.key_groups,
-            supersedes: supersedes(&tx)?,
+            supersedes: log::supersedes(&tx)?,
             latest: latest.map(|(_, restored)| restored),
         })
     };
     read().map_err(|fault| store_error(dir, fault))
 }
 
-pub(super) fn supersedes(tx: &ReadTransaction) -> Result<Vec<StateId>, Fault> {
-    let meta = tx.open_table(META)?;
-    let ids = meta.get("supersedes")?;
-    let ids = ids.as_ref().map_or(&[][..], |ids| ids.value());
-    Ok(ids.as_chunks().0.to_vec())
-}
-
 /// The ids that a reset has left in `dir` for the next state there.
 pub fn left_by_reset(dir: &Path) -> Result<Vec<StateId>, StateError> {
-    let text = match fs::read_to_string(dir.join("supersedes")) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.map_err(|e| unusable(dir, format!("cannot read supersedes: {e}")))?,
-    };
-    let malformed = || unusable(dir, "its file supersedes is no list of state ids".into());
-    let ids = text
-        .lines()
-        .map(|line| parse_id(line).ok_or_else(malformed));
-    ids.collect()
-}
-
-/// An id as it is written everywhere outside: 32 hexadecimal digits.
-pub fn parse_id(text: &str) -> Option<StateId> {
-    let text = text.trim();
-    let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    let number = u128::from_str_radix(text, 16).ok().filter(|_| digits)?;
-    Some(number.to_be_bytes())
+    lineage::read(dir).map_err(|e| unusable(dir, e.to_string()))
 }
 
 /// Makes the copied state in `dir` a state of its own: with the id `id`, which takes the place of `supersedes`, and with
@@ -171,10 +148,12 @@ pub fn rename(
             log::put_meta(tx, "state_id", &id)?;
             log::put_meta(tx, "supersedes", supersedes.as_flattened())?;
             let mut checkpoints = tx.open_table(CHECKPOINTS)?;
-            let (number, mut record) = match checkpoints.last()? {
-                Some((number, record)) => (number.value(), record.value()[..1].to_vec()),
+            let (number, flags) = match checkpoints.last()? {
+                Some((number, record)) => (number.value(), record.value().first().copied()),
                 None => return Err(Fault("there is no checkpoint".into())),
             };
+            // Whatever decided it decided it for another state: for this one it is simply true.
+            let mut record = vec![flags.unwrap_or_default() & !IN_TRANSACTION];
             serde_json::to_writer(&mut record, meta).map_err(|e| Fault(e.to_string()))?;
             checkpoints.insert(number, record.as_slice())?;
             Ok(())

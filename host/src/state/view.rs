@@ -39,14 +39,6 @@ impl Store {
     }
 }
 
-impl Store {
-    /// The states that this one takes the place of.
-    pub fn past(&self) -> Result<Vec<[u8; 16]>, StateError> {
-        let read = || super::replace::supersedes(&self.files.log.read()?);
-        read().map_err(|fault| store_error(self.dir(), fault))
-    }
-}
-
 impl View {
     pub(super) fn of(dir: &Path, files: &Files) -> Result<Option<Self>, StateError> {
         let open = || -> Result<Option<Self>, Fault> {

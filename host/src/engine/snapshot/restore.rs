@@ -37,7 +37,7 @@ pub struct Request<'a> {
     /// A state that is there goes aside.
     pub replace: bool,
     /// States that nobody has any more, but whose decisions Kafka still has.
-    pub supersedes: &'a [StateId],
+    pub abandons: &'a [StateId],
 }
 
 /// A snapshot in its place.
@@ -196,7 +196,7 @@ fn adopt(
     adopt_notes(&mut meta, manifest, request, beside, &id)?;
     let mut past = found.supersedes;
     past.push(found.state_id);
-    past.extend_from_slice(request.supersedes);
+    past.extend_from_slice(request.abandons);
     past.extend(past_of(request.state, mark)?);
     past.sort_unstable();
     past.dedup();
