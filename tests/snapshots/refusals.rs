@@ -39,7 +39,7 @@ fn damaged() {
         if !whole.is_empty() {
             let mut flipped = whole.clone();
             flipped[whole.len() / 2] ^= 0x10;
-            changes.extend([Some(flipped), Some(whole[..whole.len() - 1].to_vec())]);
+            changes.extend([Some(flipped), Some(whole[..whole.len() - 2].to_vec())]);
         }
         for change in changes {
             match &change {

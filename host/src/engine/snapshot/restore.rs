@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::manifest::{DEAD_LETTERS, FILES, Manifest, copy_hashed};
 use super::{hex, take};
+use crate::crash;
 use crate::engine::meta::EngineMeta;
 use crate::engine::open::read_meta;
 use crate::error::{ConnectorError, RunError};
@@ -73,8 +74,10 @@ pub fn restore(request: &Request<'_>, each: &mut Each<'_>) -> Result<Put, RunErr
     }
     let beside = request.state.join(BESIDE);
     copy(&manifest, request.from, &beside, each)?;
+    crash::point("restore-copied");
     let adopted = adopt(&manifest, request, &beside, mark.as_ref());
     let (id, outside) = adopted.inspect_err(|_| drop(fs::remove_dir_all(&beside)))?;
+    crash::point("restore-ready");
     let mark = mark.unwrap_or_else(|| Mark {
         from: request.from.display().to_string(),
         aside: aside(request.state),
@@ -287,15 +290,19 @@ fn aside(state: &Path) -> String {
 
 fn put_in_place(state: &Path, beside: &Path, mut mark: Mark) -> io::Result<()> {
     replace::set_mark(state, &mark)?;
+    crash::point("restore-marked");
     if !mark.cleared {
         let aside = state.join(&mark.aside);
         for name in of_a_state(state, beside)? {
             make_dir(&aside)?;
             rename(&state.join(&name), &aside.join(&name))?;
             File::open(&aside)?.sync_all()?;
+            crash::point("restore-aside");
         }
+        File::open(state)?.sync_all()?;
         mark.cleared = true;
         replace::set_mark(state, &mark)?;
+        crash::point("restore-cleared");
     } else {
         // Left by a restore that was cut off.
         for name in of_a_state(state, beside)? {
@@ -317,9 +324,11 @@ fn put_in_place(state: &Path, beside: &Path, mut mark: Mark) -> io::Result<()> {
     rest.sort_by_key(|name| name == replace::STATE_FILES[0]);
     for name in rest {
         rename(&beside.join(&name), &state.join(&name))?;
+        crash::point("restore-placing");
     }
     File::open(state)?.sync_all()?;
     fs::remove_dir(beside)?;
+    crash::point("restore-placed");
     replace::clear_mark(state)
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::UNFINISHED;
 use super::manifest::{self, DEAD_LETTERS, Entry, FILES, Manifest, copy_hashed};
+use crate::crash;
 use crate::engine::meta::EngineMeta;
 use crate::engine::open::read_meta;
 use crate::error::RunError;
@@ -108,6 +109,7 @@ impl Source {
     pub fn write(self, to: &Path, each: &mut Each<'_>) -> Result<Taken, RunError> {
         self.refuse_within_state(to)?;
         let made = claim(to)?;
+        crash::point("snapshot-begun");
         let written = self.write_files(to, each);
         if written.is_err() {
             // The error says what went wrong; an unfinished snapshot is none, so what cannot be removed does no harm.
@@ -147,6 +149,7 @@ impl Source {
             each(progress)
         };
         let copied = self.view.copy(&files, &mut tell)?;
+        crash::point("snapshot-copied");
         for carried in &self.carried {
             copy_carried(carried, &files)?;
         }
@@ -176,7 +179,9 @@ impl Source {
             inside: self.inside.clone(),
             digest: String::new(),
         };
+        crash::point("snapshot-hashed");
         let manifest = manifest.write(to).map_err(|e| failed(to, &e))?;
+        crash::point("snapshot-whole");
         finish(to).map_err(|e| failed(to, &e))?;
         Ok(Taken {
             dir: to.to_owned(),
