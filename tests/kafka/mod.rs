@@ -2,6 +2,7 @@
 
 mod cluster;
 mod ecommerce;
+mod exactly;
 mod faults;
 mod inputs;
 mod proxied;
@@ -28,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         inputs::tests(),
         faults::tests(),
         ecommerce::tests(),
+        exactly::tests(),
         resets::tests(),
         proxied::tests(),
         cluster::tests(),
