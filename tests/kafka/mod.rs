@@ -2,7 +2,9 @@
 
 mod ecommerce;
 mod faults;
+mod growth;
 mod inputs;
+mod losses;
 mod reading;
 mod resets;
 
@@ -27,6 +29,8 @@ pub fn trials() -> Vec<Trial> {
         faults::tests(),
         ecommerce::tests(),
         resets::tests(),
+        losses::tests(),
+        growth::tests(),
     ]
     .concat()
     .into_iter()

@@ -145,6 +145,14 @@ impl Session {
                 {
                     self.wait_for_plugin(why, &mut pace)?;
                 }
+                Err(error) if error.is_doubt() && !self.stop.is_asked() => {
+                    self.begin_again(&error)?;
+                }
+                // It ended at a checkpoint, as was asked for.
+                Err(RunError::Grown(_)) => {
+                    self.supervisor.rest(None);
+                    return Ok(());
+                }
                 ended => {
                     self.supervisor.rest(None);
                     return ended.map_err(Failure::from);
@@ -174,6 +182,14 @@ impl Session {
         let shown = (pace.each)(self);
         let ended = self.run.take().map_or(Ok(()), |run| run.running.join());
         shown.map(|()| ended)
+    }
+
+    /// Goes on from the last decided checkpoint with a new run.
+    fn begin_again(&mut self, why: &RunError) -> Result<(), Failure> {
+        tracing::warn!("{why}; going on from the last decided checkpoint");
+        self.supervisor.rest(Some(format!("starting again: {why}")));
+        self.run = self.supervisor.restart()?;
+        Ok(())
     }
 
     /// Stands still until a plugin is swapped in with which the pipeline starts again, or a stop is asked for.

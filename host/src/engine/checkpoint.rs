@@ -49,6 +49,7 @@ impl Checkpointer {
             sink.sync(frozen.meta.sinks.get(&plan.name).unwrap_or(&Value::Null))?;
         }
         shared.dead_letters.sync(&frozen.meta.dead_letters)?;
+        shared.sources.iter().try_for_each(|s| s.verify())?;
         let positions: Vec<_> = shared
             .plan
             .sources

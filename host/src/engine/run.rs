@@ -77,8 +77,11 @@ impl Running {
             return Err(error);
         }
         closed
-            .map(drop)
-            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))
+            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))?;
+        match shared.grown() {
+            Some(what) => Err(RunError::Grown(what.to_owned())),
+            None => Ok(()),
+        }
     }
 }
 

@@ -146,6 +146,16 @@ impl Supervisor {
         None
     }
 
+    /// Opens and starts the pipeline again from the last decided checkpoint, after [`rest`](Self::rest). `None` if it has run
+    /// to its end.
+    pub fn restart(&self) -> Result<Option<Supervised>, RunError> {
+        let run = begin(&self.plan, &self.runtime, &self.options)?;
+        if let Some(run) = &run {
+            *self.phase() = Phase::Running(run.running.handle().clone());
+        }
+        Ok(run)
+    }
+
     fn phase(&self) -> MutexGuard<'_, Phase> {
         lock(&self.phase)
     }

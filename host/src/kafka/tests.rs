@@ -1,6 +1,9 @@
 //! Source, sink and feed against the embedded broker, whose faults can be ordered. What it cannot do (transactions, offsets
 //! by time, deleted records) is tested on a real Kafka in `tests/kafka`.
 
+mod denied;
+mod described;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
