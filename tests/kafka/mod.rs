@@ -1,10 +1,12 @@
 //! Source and sink against a real Apache Kafka: what the embedded broker cannot show.
 
+mod cluster;
 mod ecommerce;
 mod faults;
 mod growth;
 mod inputs;
 mod losses;
+mod proxied;
 mod reading;
 mod resets;
 
@@ -31,6 +33,8 @@ pub fn trials() -> Vec<Trial> {
         resets::tests(),
         losses::tests(),
         growth::tests(),
+        proxied::tests(),
+        cluster::tests(),
     ]
     .concat()
     .into_iter()

@@ -23,7 +23,7 @@ use super::topics::{self, Numbering};
 use super::watch::Watch;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::{self, Cluster, RecordPart, SourceConnector, Topics};
-use crate::source::{Lost, Partition, Position, Reader, Source};
+use crate::source::{GroupOffset, Lost, Partition, Position, Reader, Source};
 
 /// Bounds memory (16 MB of fetched records a reader) and keeps fetching when the bound is met for a moment.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -283,10 +283,23 @@ impl Source for KafkaSource {
         self.link.waiting()
     }
 
-    fn decided(&self, positions: &BTreeMap<u32, Position>) {
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(&self.cluster)
+    }
+
+    fn group_offsets(&self, positions: &BTreeMap<u32, Position>) -> Vec<GroupOffset> {
+        let numbering = self.numbering();
+        let offset = |(&id, position): (&u32, &Position)| {
+            let (topic, partition) = numbering.split(id)?;
+            Some((topic.to_owned(), partition, position.offset))
+        };
+        positions.iter().filter_map(offset).collect()
+    }
+
+    fn decided(&self, positions: &BTreeMap<u32, Position>, committed: bool) {
         if let Some(watch) = self.watch() {
-            let numbering = self.numbering().clone();
-            watch.commit(&numbering, positions);
+            let offsets = (!committed).then(|| self.group_offsets(positions));
+            watch.decided(offsets.as_deref());
         }
     }
 }

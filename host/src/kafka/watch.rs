@@ -20,10 +20,10 @@ use super::connection::{Link, cause};
 use super::context::SourceContext;
 use super::identity::{self, Described};
 use super::loss::{self, Anew};
-use super::topics::{self, Numbering};
+use super::topics;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Topics;
-use crate::source::Position;
+use crate::source::GroupOffset;
 
 /// A commit that the broker does not answer is given up for the next.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -185,10 +185,14 @@ impl Watch {
         }
     }
 
-    /// Commits the group's offsets, for lag monitors. Returns at once; what fails is told by the context.
-    pub(super) fn commit(&self, numbering: &Numbering, positions: &BTreeMap<u32, Position>) {
+    /// A checkpoint is decided. Commits the group's `offsets`, for lag monitors, unless something else did. Returns at once;
+    /// what fails is told by the context.
+    pub(super) fn decided(&self, offsets: Option<&[GroupOffset]>) {
         // Serves the answer to the commit before, and log lines.
         while self.consumer.poll(Duration::ZERO).is_some() {}
+        let Some(offsets) = offsets else {
+            return;
+        };
         let context = self.consumer.client().context();
         let mut times = lock(&self.times);
         let waiting = times
@@ -200,20 +204,17 @@ impl Watch {
         context.committing.store(true, Ordering::Relaxed);
         times.committed = Some(Instant::now());
         drop(times);
-        let mut offsets = TopicPartitionList::with_capacity(positions.len());
-        for (&id, position) in positions {
-            let Some((topic, partition)) = numbering.split(id) else {
-                continue;
-            };
-            let offset = Offset::Offset(position.offset);
-            if offsets
-                .add_partition_offset(topic, partition, offset)
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (topic, partition, offset) in offsets {
+            let offset = Offset::Offset(*offset);
+            if list
+                .add_partition_offset(topic, *partition, offset)
                 .is_err()
             {
                 return;
             }
         }
-        if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
+        if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
             tracing::debug!("{}: group offsets: {}", self.link.place(), cause(&error));
         }
     }
