@@ -2,6 +2,7 @@
 
 mod cluster;
 mod ecommerce;
+mod failover;
 mod faults;
 mod growth;
 mod inputs;
@@ -33,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         resets::tests(),
         losses::tests(),
         growth::tests(),
+        failover::tests(),
         proxied::tests(),
         cluster::tests(),
     ]

@@ -125,7 +125,7 @@ fn commit_all(
     loop {
         let done = match queue.recv_timeout(SETTLE_AFTER) {
             Ok(Job::Commit(frozen)) => checkpointer.commit(*frozen, shared),
-            Err(RecvTimeoutError::Timeout) => checkpointer.settle(),
+            Err(RecvTimeoutError::Timeout) => checkpointer.idle(shared),
             Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
         };
         if let Err(error) = done {

@@ -18,6 +18,7 @@ mod feed;
 mod headers;
 mod identity;
 mod loss;
+mod part;
 mod producer;
 mod properties;
 mod queue;

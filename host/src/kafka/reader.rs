@@ -17,6 +17,7 @@ use super::connection::{Link, cause, is_transient};
 use super::context::SourceContext;
 use super::doubts::{Doubts, PROBE_WAIT};
 use super::loss;
+use super::part::{Part, part};
 use super::queue::{Asked, BatchConsumer, Fetched};
 use super::topics::{id, split};
 use crate::error::ConnectorError;
@@ -38,25 +39,6 @@ pub(super) struct KafkaReader {
     on_data_loss: OnDataLoss,
     /// Why it is not known where librdkafka goes on.
     broken: Option<String>,
-}
-
-struct Part {
-    id: u32,
-    next: i64,
-    end: Option<i64>,
-    /// librdkafka has reported the end at `next`.
-    at_end: bool,
-    /// Left unread for now.
-    held: bool,
-    stopped: bool,
-    /// The broker says that it may not be read.
-    denied: bool,
-}
-
-impl Part {
-    fn finished(&self) -> bool {
-        self.end.is_some_and(|end| self.next >= end)
-    }
 }
 
 impl KafkaReader {
@@ -209,20 +191,6 @@ fn is_known(topic: &MetadataTopic) -> Option<bool> {
         None => (!topic.partitions().is_empty()).then_some(true),
         Some(UnknownTopic | UnknownTopicOrPartition) => Some(false),
         Some(_) => None,
-    }
-}
-
-fn part(partition: &Partition) -> Part {
-    let next = partition.start.offset;
-    Part {
-        id: partition.id,
-        next,
-        end: partition.end,
-        at_end: false,
-        held: false,
-        denied: false,
-        // Finished before it began: never assigned.
-        stopped: partition.end.is_some_and(|end| next >= end),
     }
 }
 
@@ -468,45 +436,4 @@ impl KafkaReader {
 fn part_at(index: &HashMap<u32, usize>, topic: usize, partition: i32) -> Option<usize> {
     let id = id(topic, u32::try_from(partition).ok()?)?;
     index.get(&id).copied()
-}
-
-impl Part {
-    fn topic(&self) -> usize {
-        split(self.id).0
-    }
-
-    /// The number in the topic.
-    fn partition(&self) -> i32 {
-        split(self.id).1
-    }
-
-    fn take(
-        &mut self,
-        offset: i64,
-        value: Option<&[u8]>,
-        about: About<'_>,
-        each: &mut dyn FnMut(Record<'_>),
-    ) {
-        self.at_end = false;
-        if self.end.is_some_and(|end| offset >= end) {
-            // Beyond the end: whatever was before it has been read.
-            self.next = self.next.max(self.end.unwrap_or(offset));
-            return;
-        }
-        if offset < self.next {
-            // A fetch after a reconnect may begin in the middle of a batch of the broker.
-            return;
-        }
-        self.next = offset + 1;
-        each(Record {
-            partition: self.id,
-            number: offset,
-            next: Position {
-                offset: offset + 1,
-                record: offset + 1,
-            },
-            value,
-            about,
-        });
-    }
 }

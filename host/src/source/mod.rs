@@ -121,7 +121,7 @@ pub trait Source: Send + Sync {
         BTreeMap::new()
     }
 
-    /// Called when all records of a checkpoint are read, before it becomes durable.
+    /// Called when all records of a checkpoint are read, before it becomes durable, and now and then between two.
     ///
     /// # Errors
     /// [`ConnectorError::Changed`] if they may be records of something else than the source began with.
