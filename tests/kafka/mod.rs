@@ -3,8 +3,11 @@
 mod cluster;
 mod ecommerce;
 mod exactly;
+mod failover;
 mod faults;
+mod growth;
 mod inputs;
+mod losses;
 mod proxied;
 mod reading;
 mod resets;
@@ -31,6 +34,9 @@ pub fn trials() -> Vec<Trial> {
         ecommerce::tests(),
         exactly::tests(),
         resets::tests(),
+        losses::tests(),
+        growth::tests(),
+        failover::tests(),
         proxied::tests(),
         cluster::tests(),
     ]

@@ -322,6 +322,25 @@ impl Broker {
         }
     }
 
+    /// Deletes a topic and creates another of its name.
+    pub fn create_anew(&self, topic: &str, partitions: u32) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().expect("an admin client");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let deleted = runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()));
+        for result in deleted.expect("delete_topics") {
+            result.expect("topic deleted");
+        }
+        let until = Instant::now() + ANSWER_WITHIN;
+        // The broker may need a moment to forget it.
+        while let Err(error) = admin::create_topic(&self.cluster(), topic, partitions, 1, &[]) {
+            assert!(Instant::now() < until, "{topic} created anew: {error}");
+            std::thread::yield_now();
+        }
+    }
+
     /// The offset that a group has committed.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let mut config = self.client();
