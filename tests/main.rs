@@ -14,6 +14,7 @@ mod examples;
 mod files;
 mod inputs;
 mod kafka;
+mod model;
 mod pauses;
 mod pipelines;
 mod postgres;
@@ -36,6 +37,7 @@ fn main() {
     trials.extend(crash::trials());
     trials.extend(files::trials());
     trials.extend(driver::trials());
+    trials.extend(model::trials());
     trials.extend(bounded::trials());
     trials.extend(duckdb::trials());
     trials.extend(swaps::trials());
