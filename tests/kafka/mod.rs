@@ -1,5 +1,6 @@
 //! Source and sink against a real Apache Kafka: what the embedded broker cannot show.
 
+mod doctor;
 mod ecommerce;
 mod faults;
 mod inputs;
@@ -27,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         faults::tests(),
         ecommerce::tests(),
         resets::tests(),
+        doctor::tests(),
     ]
     .concat()
     .into_iter()

@@ -11,6 +11,7 @@ pub mod admin;
 mod connection;
 mod context;
 mod dead_letters;
+pub mod doctor;
 mod embedded;
 mod feed;
 mod headers;

@@ -238,7 +238,7 @@ pub(super) fn latest(tx: &ReadTransaction) -> Result<Option<(Decided, Restored)>
     Ok(None)
 }
 
-fn undecided(tx: &ReadTransaction) -> Result<Option<u64>, Fault> {
+pub(super) fn undecided(tx: &ReadTransaction) -> Result<Option<u64>, Fault> {
     let checkpoints = tx.open_table(CHECKPOINTS)?;
     let Some((number, record)) = checkpoints.last()? else {
         return Ok(None);

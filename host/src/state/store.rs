@@ -21,10 +21,10 @@ use super::newest::Newest;
 use super::{Delta, FORMAT, Meta, SegmentId, segments};
 use crate::error::StateError;
 
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 /// How long the state may stay locked by another before that is an error.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-const LOG_FILE: &str = "log.redb";
+pub(super) const LOG_FILE: &str = "log.redb";
 const MERGED_FILE: &str = "state.redb";
 
 /// Prefixes of names in the log.
