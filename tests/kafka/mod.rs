@@ -1,6 +1,7 @@
 //! Source and sink against a real Apache Kafka: what the embedded broker cannot show.
 
 mod cluster;
+mod doctor;
 mod ecommerce;
 mod exactly;
 mod failover;
@@ -39,6 +40,7 @@ pub fn trials() -> Vec<Trial> {
         failover::tests(),
         proxied::tests(),
         cluster::tests(),
+        doctor::tests(),
     ]
     .concat()
     .into_iter()
