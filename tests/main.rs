@@ -20,6 +20,7 @@ mod pauses;
 mod pipelines;
 mod postgres;
 mod proxy;
+mod snapshots;
 mod support;
 mod swaps;
 mod webhook;
@@ -42,6 +43,7 @@ fn main() {
     trials.extend(bounded::trials());
     trials.extend(duckdb::trials());
     trials.extend(doctor::trials());
+    trials.extend(snapshots::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());
     trials.extend(webhook::trials());

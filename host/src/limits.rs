@@ -176,3 +176,9 @@ pub const PIPELINE_FILE_BYTES_MAX: usize = 1 << 20;
 pub const OFFSETS_FILE_BYTES_MAX: u64 = 16 << 20;
 // redb writes pages twice once a transaction fills half of its cache.
 const _: () = assert!(MERGE_SLICE_KEYS * 4_096 + MERGE_SLICE_BYTES <= STATE_CACHE_BYTES / 2);
+
+/// What a snapshot says of itself: a line or two a file.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+/// Keys of a step that `state list` shows unless it is told otherwise, and at most.
+pub const STATE_LIST_DEFAULT: usize = 100;
+pub const STATE_LIST_MAX: usize = 100_000;

@@ -13,10 +13,13 @@ mod logging;
 mod pace;
 mod plugin;
 mod reset;
+mod restore;
 mod run;
 mod screen;
 mod session;
 mod set;
+mod snapshot;
+mod state;
 mod status;
 mod table;
 mod terminal;
@@ -52,6 +55,10 @@ enum Command {
     Plugin(plugin::Command),
     Status(status::Arguments),
     Reset(reset::Arguments),
+    Snapshot(snapshot::Arguments),
+    Restore(restore::Arguments),
+    #[command(subcommand)]
+    State(state::Command),
 }
 
 /// Runs the command that this process was called with.
@@ -74,6 +81,9 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Plugin(command) => plugin::run(command),
         Command::Status(arguments) => status::run(arguments),
         Command::Reset(arguments) => reset::run(arguments),
+        Command::Snapshot(arguments) => snapshot::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
+        Command::State(command) => state::run(command),
     }
 }
 

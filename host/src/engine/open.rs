@@ -328,7 +328,7 @@ fn open_sinks(
     transaction: Option<&Arc<TransactionalProducer>>,
 ) -> Result<(Vec<Box<dyn Sink>>, Consoles), RunError> {
     let mut consoles = Vec::new();
-    let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, ConnectorError> {
+    let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, RunError> {
         let resume = meta.sinks.get(&s.name);
         let place = || sink_place(plan, &s.name, store, &options.clock);
         Ok(match &s.connector {
@@ -340,10 +340,14 @@ fn open_sinks(
                 Box::new(WebhookSink::open(&plan.name, &plan.host.state, s)?)
             }
             SinkConnector::Postgres(_) => {
-                let (id, stop) = (hex(&store.state_id()), &*options.stop);
+                let stop = &*options.stop;
+                let ids = [store.state_id()]
+                    .into_iter()
+                    .chain(store.supersedes().to_vec());
+                let ids: Vec<String> = ids.map(|id| hex(&id)).collect();
                 Box::new(PostgresSink::open(
                     &plan.name,
-                    &id,
+                    &ids,
                     &place(),
                     s,
                     resume,

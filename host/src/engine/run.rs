@@ -30,7 +30,9 @@ impl Engine {
     /// Starts the threads.
     pub fn start(self) -> Result<Running, RunError> {
         let shared = self.shared;
-        let handle = Arc::new(Handle::new(shared.clone(), self.runtime, self.versions));
+        let store = self.checkpointer.watch_store();
+        let handle = Handle::new(shared.clone(), store, self.runtime, self.versions);
+        let handle = Arc::new(handle);
         let (queue, checkpointer, of) = (self.queue, self.checkpointer, shared.clone());
         let checkpoints = spawn("checkpoint".into(), move || {
             commit_all(checkpointer, &queue, &of)

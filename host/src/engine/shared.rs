@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::engine::checkpoint::Frozen;
@@ -45,6 +45,8 @@ pub struct Shared {
     /// A source has more to read than the run began with.
     grown: OnceLock<String>,
     decided: Mutex<Decided>,
+    /// Held from the decision of a checkpoint until every sink has acted on it.
+    settling: Mutex<()>,
     checkpoints: SyncSender<Job>,
     /// The embedded broker outlives all that talk to it: fields are dropped in their order.
     _broker: Option<Arc<EmbeddedBroker>>,
@@ -110,6 +112,7 @@ impl Shared {
                 number: parts.decided,
                 at: now,
             }),
+            settling: Mutex::default(),
             checkpoints,
             standing: AtomicU64::new(0),
             plan: parts.plan,
@@ -243,6 +246,20 @@ impl Shared {
 
     pub fn last_decided(&self) -> Decided {
         *self.decided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While the guard lives no checkpoint is decided, and every sink has acted on the last one.
+    pub fn settled(&self) -> MutexGuard<'_, ()> {
+        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`settled`](Self::settled), unless sinks are acting on a checkpoint just now.
+    pub fn try_settled(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.settling.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The run ends because of `error`; the first one counts.
