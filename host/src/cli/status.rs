@@ -133,6 +133,7 @@ fn steps(status: &Status, width: Option<usize>) -> String {
         ("late", Align::Right),
         ("dead letters", Align::Right),
         ("keys", Align::Right),
+        ("read back", Align::Right),
         ("ns/row", Align::Right),
         ("plugin", Align::Left),
     ];
@@ -145,6 +146,7 @@ fn steps(status: &Status, width: Option<usize>) -> String {
             table::thousands(s.late),
             table::thousands(s.dead_letters),
             s.keys.map_or("-".into(), table::thousands),
+            s.keys.map_or("-".into(), |_| table::thousands(s.read_back)),
             plugin.map_or("-".into(), |p| format!("{:.0}", p.ns_per_row)),
             plugin.map_or("-".into(), |p| {
                 format!(

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 pub use super::remote::{OnReject, Postgres, Webhook, WriteMode};
 use crate::expr::{Predicate, Projection};
-use crate::plugin::Component;
+use crate::plugin::{Component, Kind};
 use crate::time::Micros;
 pub use windows::{Deduplicate, Join, JoinKind, Top, Window, WindowKind};
 
@@ -33,6 +33,14 @@ pub struct Plan {
     pub dead_letters: DeadLetters,
 }
 
+impl Plan {
+    /// Bytes of keyed state that one step keeps in memory on one worker: each has the same share of `state_memory`.
+    pub fn memory_of_table(&self) -> usize {
+        let tables = self.steps.iter().filter(|s| s.operator.has_hot_table());
+        self.host.state_memory / (self.host.workers * tables.count()).max(1)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Host {
     /// The state directory, absolute or relative to the working directory.
@@ -40,6 +48,8 @@ pub struct Host {
     pub workers: usize,
     pub checkpoint_every: Duration,
     pub key_groups: u16,
+    /// Keyed state that stays in memory, bytes over all workers and steps.
+    pub state_memory: usize,
     pub delivery: Delivery,
     /// Port of the admin API on loopback; 0 = chosen by the system.
     pub admin_port: u16,
@@ -310,6 +320,18 @@ pub enum Operator {
     Deduplicate(Deduplicate),
 }
 
+impl Operator {
+    /// Whether the step keeps a value a key that can be evicted and read back.
+    fn has_hot_table(&self) -> bool {
+        match self {
+            Self::Plugin(plugin) => plugin.component.kind() == Kind::Keyed,
+            Self::Window(window) => matches!(window.kind, WindowKind::Session(_)),
+            Self::Deduplicate(_) => true,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Lookup {
     /// Index into the plan's tables.
@@ -339,6 +361,7 @@ pub struct Plugin {
     pub config: String,
     pub limits: PluginLimits,
     pub order: Order,
+    /// Keys not touched for so long in event time are forgotten.
     pub state_ttl: Option<Micros>,
     /// Index of the reserved port `late`, if there is one.
     pub late_port: Option<usize>,

@@ -15,6 +15,9 @@ mod newest;
 mod segment;
 mod segments;
 pub mod store;
+pub mod stored;
+mod timers;
+pub mod value;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +25,7 @@ pub use segment::{Fault, PutSegment, SegmentId, SegmentSource, Segments};
 pub use store::{Prepared, Restored, Store};
 
 /// Version of everything `docs/state-format.md` describes. Another one on disk is refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What one step changed on one worker since the last checkpoint.
 #[derive(Debug, Default)]
