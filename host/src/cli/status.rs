@@ -198,9 +198,9 @@ mod tests {
           clicks            48,000         812  120    3  2026-01-01T00:00:00Z
           transactions      12,000         203    -    0  -
 
-          step      rows in  rows out  late  dead letters  keys  ns/row  plugin
-          sessions   48,000     5,100     2             1   900      22  0.1.0 abab
-          valid      48,100    48,000     0             0     -       -  -
+          step      rows in  rows out  late  dead letters  keys  read back  ns/row  plugin
+          sessions   48,000     5,100     2             1   900         80      22  0.1.0 abab
+          valid      48,100    48,000     0             0     -          -       -  -
 
           sink     records out  per second
           results           77         1.5
