@@ -1,5 +1,7 @@
 //! Every limit of the host in one place, and what must hold between them.
 
+use std::time::Duration;
+
 /// One record as it comes from a source; larger ones are dead letters before they are parsed.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
 /// Nesting of a JSON record.
@@ -116,6 +118,15 @@ pub const STATE_FILL_PARTS: usize = 4;
 pub const STATE_EVICT_SLOTS: usize = 64 << 10;
 /// State of one worker in memory, whatever it is for; more ends in an error that says so.
 pub const STATE_MEMORY_BYTES_MAX: usize = 4 << 30;
+
+/// `transaction_timeout` of `[host]`: librdkafka takes no shorter one, and brokers by default no longer one.
+pub const TRANSACTION_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+pub const TRANSACTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+pub const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_secs(15 * 60);
+/// A checkpoint may take as many times less than a transaction's timeout: it is frozen, written and committed within.
+pub const CHECKPOINTS_PER_TRANSACTION_TIMEOUT: u32 = 3;
+/// Rows for Kafka that are held while a transaction is committed.
+pub const KAFKA_HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Rows that wait to be staged by a sink, before they are written as one piece...
 pub const STAGED_BUFFER_BYTES: usize = 1 << 20;

@@ -1,8 +1,10 @@
 //! Source and sink against a real Apache Kafka: what the embedded broker cannot show.
 
+mod cluster;
 mod ecommerce;
 mod faults;
 mod inputs;
+mod proxied;
 mod reading;
 mod resets;
 
@@ -27,6 +29,8 @@ pub fn trials() -> Vec<Trial> {
         faults::tests(),
         ecommerce::tests(),
         resets::tests(),
+        proxied::tests(),
+        cluster::tests(),
     ]
     .concat()
     .into_iter()

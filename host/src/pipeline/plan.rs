@@ -39,6 +39,26 @@ impl Plan {
         let tables = self.steps.iter().filter(|s| s.operator.has_hot_table());
         self.host.state_memory / (self.host.workers * tables.count()).max(1)
     }
+
+    /// The cluster whose transactions decide the checkpoints; `None` where the state alone does.
+    pub fn transactional(&self) -> Option<&Cluster> {
+        let exactly = self.host.delivery != Delivery::AtLeastOnce;
+        self.kafka_output()
+            .filter(|cluster| exactly && cluster.brokers != Brokers::Embedded)
+    }
+
+    /// The cluster of the Kafka sinks; without any, that of the dead letters.
+    pub fn kafka_output(&self) -> Option<&Cluster> {
+        let of_letters = match &self.dead_letters {
+            DeadLetters::Kafka { cluster, .. } => Some(cluster),
+            DeadLetters::File { .. } => None,
+        };
+        let of_sinks = self.sinks.iter().find_map(|sink| match &sink.connector {
+            SinkConnector::Kafka { cluster, .. } => Some(cluster),
+            _ => None,
+        });
+        of_sinks.or(of_letters)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -47,6 +67,8 @@ pub struct Host {
     pub state: PathBuf,
     pub workers: usize,
     pub checkpoint_every: Duration,
+    /// How long a transaction of output to Kafka may stay open before the brokers abort it; whole milliseconds.
+    pub transaction_timeout: Duration,
     pub key_groups: u16,
     /// Keyed state that stays in memory, bytes over all workers and steps.
     pub state_memory: usize,

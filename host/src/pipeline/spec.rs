@@ -37,7 +37,8 @@ pub struct Spec {
 pub struct Host {
     pub state: Option<Spanned<String>>,
     pub workers: Option<usize>,
-    pub checkpoint_every: Option<Duration>,
+    pub checkpoint_every: Option<Spanned<Duration>>,
+    pub transaction_timeout: Option<Spanned<Duration>>,
     pub delivery: Option<Spanned<Delivery>>,
     pub key_groups: Option<u16>,
     pub state_memory: Option<usize>,

@@ -5,9 +5,11 @@
 
 mod alarms;
 mod blob;
+mod checked;
 mod file;
 pub mod key;
 pub mod keyed;
+mod lineage;
 mod log;
 mod merge;
 mod merged;
@@ -21,6 +23,7 @@ pub mod value;
 
 use serde::{Deserialize, Serialize};
 
+pub use lineage::{parse as parse_state_id, shown as show_state_id};
 pub use segment::{Fault, PutSegment, SegmentId, SegmentSource, Segments};
 pub use store::{Prepared, Restored, Store};
 

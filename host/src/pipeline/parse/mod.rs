@@ -14,6 +14,7 @@ mod windows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::diagnostics::Findings;
 use super::plan::Delivery;
@@ -23,7 +24,7 @@ use super::spec::{Connection, DeadLetters, Host, Property, Spec};
 use super::text::{Span, Spanned, Texts};
 use super::tree::{Kind, Node, Table};
 use super::values;
-use crate::limits;
+use crate::limits::{STATE_MEMORY_BYTES_MIN, TRANSACTION_TIMEOUT_MAX, TRANSACTION_TIMEOUT_MIN};
 
 /// Key groups that a state may be divided into.
 const KEY_GROUPS_MAX: u64 = 32_768;
@@ -113,7 +114,8 @@ fn host(r: &mut Reader) -> Host {
     let host = Host {
         state: r.string("state"),
         workers: r.whole("workers", 1, WORKERS_MAX).map(|n| n.value as usize),
-        checkpoint_every: r.clock("checkpoint_every"),
+        checkpoint_every: clock(r, "checkpoint_every"),
+        transaction_timeout: transaction_timeout(r),
         delivery: r.word("delivery", &words, &[]),
         key_groups: r
             .whole("key_groups", 1, KEY_GROUPS_MAX)
@@ -132,8 +134,8 @@ fn host(r: &mut Reader) -> Host {
             .error(metrics.span, format!("\"{}\" names no file", metrics.value))
             .help("write metrics = \"output/metrics.json\"");
     }
-    if let (Some(every), Some(span)) = (host.checkpoint_every, r.key_span("checkpoint_every"))
-        && every.as_millis() < 10
+    if let (Some(every), Some(span)) = (&host.checkpoint_every, r.key_span("checkpoint_every"))
+        && every.value.as_millis() < 10
     {
         r.findings
             .error(span, "`checkpoint_every` is shorter than 10ms")
@@ -144,7 +146,7 @@ fn host(r: &mut Reader) -> Host {
 
 fn state_memory(r: &mut Reader) -> Option<usize> {
     let memory = r.size("state_memory")?;
-    if memory.value < limits::STATE_MEMORY_BYTES_MIN {
+    if memory.value < STATE_MEMORY_BYTES_MIN {
         r.findings
             .error(
                 memory.span,
@@ -153,6 +155,30 @@ fn state_memory(r: &mut Reader) -> Option<usize> {
             .help("it is shared by all workers and keyed steps; the default is 1GB");
     }
     Some(memory.value)
+}
+
+fn clock(r: &mut Reader, key: &'static str) -> Option<Spanned<Duration>> {
+    let written = r.duration(key)?;
+    Some(Spanned::new(values::clock(written.value), written.span))
+}
+
+fn transaction_timeout(r: &mut Reader) -> Option<Spanned<Duration>> {
+    let timeout = clock(r, "transaction_timeout")?;
+    let (least, most) = (TRANSACTION_TIMEOUT_MIN, TRANSACTION_TIMEOUT_MAX);
+    if (least..=most).contains(&timeout.value) {
+        return Some(timeout);
+    }
+    r.findings
+        .error(
+            timeout.span,
+            format!(
+                "`transaction_timeout` is not within {}s to {}m",
+                least.as_secs(),
+                most.as_secs() / 60
+            ),
+        )
+        .help("brokers abort a transaction that is open for longer; the default is 60s, and most brokers allow no more than 15m");
+    None
 }
 
 /// `brokers` and `properties` of `[kafka]` (`whole`) or among the keys of one source or sink.

@@ -12,6 +12,7 @@ mod remote;
 mod sinks;
 mod sources;
 mod steps;
+mod transactions;
 pub(super) mod unused;
 mod windows;
 
@@ -20,7 +21,6 @@ pub(super) use sources::type_name;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
@@ -102,6 +102,8 @@ impl<'s> Resolver<'s> {
         let sinks: Vec<_> = spec.sinks.iter().map(|s| self.sink(s)).collect();
         self.clashes();
         self.delivery();
+        self.transactions();
+        self.one_cluster(&sinks);
         self.webhook_delivery();
         self.unused();
         let host = self.host()?;
@@ -250,7 +252,8 @@ impl<'s> Resolver<'s> {
         Some(Host {
             state,
             workers: host.workers.unwrap_or_else(cores),
-            checkpoint_every: host.checkpoint_every.unwrap_or(Duration::from_secs(1)),
+            checkpoint_every: transactions::checkpoint_every(host),
+            transaction_timeout: transactions::timeout(host),
             key_groups: host.key_groups.unwrap_or(KEY_GROUPS_DEFAULT),
             state_memory: host.state_memory.unwrap_or(STATE_MEMORY_BYTES_DEFAULT),
             delivery: host
@@ -275,13 +278,6 @@ impl<'s> Resolver<'s> {
             self.findings
                 .error(delivery.span, "the embedded broker has no exactly-once delivery")
                 .help("leave `delivery` out, or use a real broker: it has no transactions and forgets all at exit");
-        } else if self.writes_to_kafka() {
-            self.findings
-                .error(
-                    delivery.span,
-                    "`delivery = \"exactly-once\"` with output to Kafka is not supported yet",
-                )
-                .help("leave `delivery` out: Kafka sinks then deliver at least once");
         }
     }
 

@@ -30,12 +30,14 @@ fn what_is_not_written_has_its_default() {
     let plan = planned(SMALL);
     assert_eq!(plan.host.state, here("state/small"));
     assert_eq!(plan.host.checkpoint_every, Duration::from_secs(1));
+    assert_eq!(plan.host.transaction_timeout, Duration::from_secs(60));
     assert_eq!(plan.host.delivery, Delivery::Default);
     assert_eq!((plan.host.key_groups, plan.host.admin_port), (128, 0));
     assert!(plan.host.workers >= 1);
     assert_eq!(plan.host.metrics, None);
-    let written = planned(VALID).host.metrics;
-    assert_eq!(written, Some(here("out/metrics.json")));
+    let written = planned(VALID).host;
+    assert_eq!(written.metrics, Some(here("out/metrics.json")));
+    assert_eq!(written.transaction_timeout, Duration::from_secs(90));
     let source = &plan.sources[0];
     assert_eq!(source.format, Format::Json);
     assert_eq!(source.bad_records, BadRecords::DeadLetter);
