@@ -169,7 +169,7 @@ fn sources(text: &mut Exposition, status: &Status) {
 
 fn steps(text: &mut Exposition, status: &Status) {
     type Count = fn(&crate::engine::control::StepStatus) -> Option<f64>;
-    let families: [(&str, &str, &str, Count); 6] = [
+    let families: [(&str, &str, &str, Count); 9] = [
         ("step_rows_in_total", "counter", "Rows into a step.", |s| {
             Some(s.rows_in as f64)
         }),
@@ -191,9 +191,30 @@ fn steps(text: &mut Exposition, status: &Status) {
             "Rows a step could not process.",
             |s| Some(s.dead_letters as f64),
         ),
-        ("step_keys", "gauge", "Keys with state.", |s| {
-            s.keys.map(|k| k as f64)
-        }),
+        (
+            "step_keys",
+            "gauge",
+            "Keys with state; an estimate where not all are in memory.",
+            |s| s.keys.map(|k| k as f64),
+        ),
+        (
+            "step_keys_evicted_total",
+            "counter",
+            "Keys evicted from memory.",
+            |s| s.keys.map(|_| s.evicted as f64),
+        ),
+        (
+            "step_keys_read_back_total",
+            "counter",
+            "Keys asked for on disk.",
+            |s| s.keys.map(|_| s.read_back as f64),
+        ),
+        (
+            "step_keys_forgotten_total",
+            "counter",
+            "Keys forgotten after state_ttl.",
+            |s| s.keys.map(|_| s.forgotten as f64),
+        ),
         (
             "step_plugin_ns_per_row",
             "gauge",

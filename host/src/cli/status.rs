@@ -149,6 +149,7 @@ fn steps(status: &Status, width: Option<usize>) -> String {
         ("late", Align::Right),
         ("dead letters", Align::Right),
         ("keys", Align::Right),
+        ("read back", Align::Right),
         ("ns/row", Align::Right),
         ("plugin", Align::Left),
     ];
@@ -161,6 +162,7 @@ fn steps(status: &Status, width: Option<usize>) -> String {
             table::thousands(s.late),
             table::thousands(s.dead_letters),
             s.keys.map_or("-".into(), table::thousands),
+            s.keys.map_or("-".into(), |_| table::thousands(s.read_back)),
             plugin.map_or("-".into(), |p| format!("{:.0}", p.ns_per_row)),
             plugin.map_or("-".into(), |p| {
                 format!(
@@ -212,9 +214,9 @@ mod tests {
           clicks            48,000         812  120    3  2026-01-01T00:00:00Z
           transactions      12,000         203    -    0  -
 
-          step      rows in  rows out  late  dead letters  keys  ns/row  plugin
-          sessions   48,000     5,100     2             1   900      22  0.1.0 abab
-          valid      48,100    48,000     0             0     -       -  -
+          step      rows in  rows out  late  dead letters  keys  read back  ns/row  plugin
+          sessions   48,000     5,100     2             1   900         80      22  0.1.0 abab
+          valid      48,100    48,000     0             0     -          -       -  -
 
           sink     records out  per second
           results           77         1.5

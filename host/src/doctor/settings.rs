@@ -91,6 +91,7 @@ mod tests {
             workers: 1,
             checkpoint_every: Duration::from_secs(every_s),
             transaction_timeout: Duration::from_secs(timeout_s),
+            state_memory: 1 << 30,
             key_groups: 128,
             delivery: Delivery::Default,
             admin_port: 0,

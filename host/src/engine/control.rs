@@ -96,8 +96,15 @@ pub struct StepStatus {
     pub rows_out: u64,
     pub late: u64,
     pub dead_letters: u64,
-    /// Keys with state; none for a step without.
+    /// Keys with state, estimated where not all are in memory; none for a step without.
     pub keys: Option<u64>,
+    /// Keys evicted from memory, asked for on disk, and forgotten after `state_ttl`, since the start.
+    #[serde(default)]
+    pub evicted: u64,
+    #[serde(default)]
+    pub read_back: u64,
+    #[serde(default)]
+    pub forgotten: u64,
     pub plugin: Option<PluginStatus>,
 }
 

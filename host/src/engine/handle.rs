@@ -216,6 +216,9 @@ impl Handle {
             late: gauges.late,
             dead_letters: m.dead_letters.load(Relaxed),
             keys: step.keys.is_some().then_some(gauges.keys),
+            evicted: gauges.evicted,
+            read_back: gauges.read_back,
+            forgotten: gauges.forgotten,
             plugin,
         }
     }

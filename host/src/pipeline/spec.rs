@@ -41,6 +41,7 @@ pub struct Host {
     pub transaction_timeout: Option<Spanned<Duration>>,
     pub delivery: Option<Spanned<Delivery>>,
     pub key_groups: Option<u16>,
+    pub state_memory: Option<usize>,
     /// `admin = { port = N }`
     pub admin_port: Option<u16>,
     pub metrics: Option<Spanned<String>>,
@@ -261,6 +262,7 @@ pub struct Plugin {
     /// Where the key `key` stands and the columns it names; `None`: not written.
     pub key: Option<Spanned<Vec<Spanned<String>>>>,
     pub order: Option<Spanned<Order>>,
+    pub state_ttl: Option<Spanned<Micros>>,
     pub limits: PluginLimits,
     /// Some part could not be read: instantiating it would tell nothing.
     pub broken: bool,

@@ -22,6 +22,9 @@ pub mod replace;
 mod segment;
 mod segments;
 pub mod store;
+pub mod stored;
+mod timers;
+pub mod value;
 mod view;
 
 use serde::{Deserialize, Serialize};
