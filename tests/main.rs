@@ -12,6 +12,7 @@ mod duckdb;
 mod editing;
 mod errors;
 mod examples;
+mod faults;
 mod files;
 mod inputs;
 mod kafka;
@@ -38,6 +39,7 @@ fn main() {
     trials.extend(editing::trials());
     trials.extend(crash::trials());
     trials.extend(files::trials());
+    trials.extend(faults::trials());
     trials.extend(driver::trials());
     trials.extend(model::trials());
     trials.extend(bounded::trials());

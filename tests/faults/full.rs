@@ -1,0 +1,7 @@
+//! Row 20.
+
+use libtest_mimic::Trial;
+
+pub fn trials() -> Vec<Trial> {
+    Vec::new()
+}
