@@ -6,6 +6,7 @@
 mod bounded;
 mod commands;
 mod crash;
+mod doctor;
 mod driver;
 mod duckdb;
 mod editing;
@@ -40,6 +41,7 @@ fn main() {
     trials.extend(model::trials());
     trials.extend(bounded::trials());
     trials.extend(duckdb::trials());
+    trials.extend(doctor::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());
     trials.extend(webhook::trials());

@@ -114,6 +114,11 @@ pub const CHECKPOINTS_PER_TRANSACTION_TIMEOUT: u32 = 3;
 /// Rows for Kafka that are held while a transaction is committed.
 pub const KAFKA_HELD_BYTES_MAX: usize = 64 << 20;
 
+/// `tidemill doctor`: one question to a cluster, the probe of its transactions, and taking away what the probe made.
+pub const DOCTOR_ANSWER_MAX: Duration = Duration::from_secs(10);
+pub const PROBE_MAX: Duration = Duration::from_secs(10);
+pub const PROBE_CLEANUP_MAX: Duration = Duration::from_secs(5);
+
 /// Rows that wait to be staged by a sink, before they are written as one piece...
 pub const STAGED_BUFFER_BYTES: usize = 1 << 20;
 /// ... or as many batches, each of which may keep more memory alive than its own rows...

@@ -1,7 +1,9 @@
 //! Source and sink against a real Apache Kafka: what the embedded broker cannot show.
 
 mod cluster;
+mod doctor;
 mod ecommerce;
+mod exactly;
 mod failover;
 mod faults;
 mod growth;
@@ -31,12 +33,14 @@ pub fn trials() -> Vec<Trial> {
         inputs::tests(),
         faults::tests(),
         ecommerce::tests(),
+        exactly::tests(),
         resets::tests(),
         losses::tests(),
         growth::tests(),
         failover::tests(),
         proxied::tests(),
         cluster::tests(),
+        doctor::tests(),
     ]
     .concat()
     .into_iter()

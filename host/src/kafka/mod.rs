@@ -12,6 +12,7 @@ mod connection;
 mod context;
 mod dead_letters;
 pub mod decision;
+pub mod doctor;
 mod doubts;
 mod embedded;
 mod feed;

@@ -14,6 +14,7 @@ mod log;
 mod merge;
 mod merged;
 mod newest;
+pub mod peek;
 mod segment;
 mod segments;
 pub mod store;

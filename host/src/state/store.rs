@@ -24,10 +24,10 @@ use deciding::Known;
 use super::{Delta, FORMAT, Meta, SegmentId, lineage, segments};
 use crate::error::StateError;
 
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 /// How long the state may stay locked by another before that is an error.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-const LOG_FILE: &str = "log.redb";
+pub(super) const LOG_FILE: &str = "log.redb";
 const MERGED_FILE: &str = "state.redb";
 
 /// Prefixes of names in the log.
