@@ -7,6 +7,7 @@ mod inputs;
 mod proxied;
 mod reading;
 mod resets;
+mod security;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         resets::tests(),
         proxied::tests(),
         cluster::tests(),
+        security::tests(),
     ]
     .concat()
     .into_iter()
