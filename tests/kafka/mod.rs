@@ -12,6 +12,7 @@ mod losses;
 mod proxied;
 mod reading;
 mod resets;
+mod security;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub fn trials() -> Vec<Trial> {
         proxied::tests(),
         cluster::tests(),
         doctor::tests(),
+        security::tests(),
     ]
     .concat()
     .into_iter()
