@@ -15,9 +15,11 @@ mod examples;
 mod files;
 mod inputs;
 mod kafka;
+mod model;
 mod pauses;
 mod pipelines;
 mod postgres;
+mod proxy;
 mod support;
 mod swaps;
 mod webhook;
@@ -36,6 +38,7 @@ fn main() {
     trials.extend(crash::trials());
     trials.extend(files::trials());
     trials.extend(driver::trials());
+    trials.extend(model::trials());
     trials.extend(bounded::trials());
     trials.extend(duckdb::trials());
     trials.extend(doctor::trials());
@@ -43,6 +46,7 @@ fn main() {
     trials.extend(pauses::trials());
     trials.extend(webhook::trials());
     trials.extend(postgres::trials());
+    trials.extend(proxy::trials());
     trials.extend(kafka::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     support::postgres::end();

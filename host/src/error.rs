@@ -16,6 +16,12 @@ pub enum ConnectorError {
     /// The host was asked to stop while a connector waited.
     #[error("stopped while waiting for {place}")]
     Stopped { place: String },
+    /// Whether a transaction is committed is not known, or it is not and cannot be: begin again from the last decision.
+    #[error("{place}: {cause}")]
+    Doubt { place: String, cause: String },
+    /// A newer host of the pipeline took over.
+    #[error("{place}: {cause}")]
+    Fenced { place: String, cause: String },
 }
 
 impl ConnectorError {
@@ -90,4 +96,11 @@ pub enum RunError {
     BadRecord(String),
     #[error("a worker failed: {0}")]
     Worker(String),
+}
+
+impl RunError {
+    /// A new run from the last decided checkpoint can do better, without anybody's help.
+    pub fn is_doubt(&self) -> bool {
+        matches!(self, Self::Connector(ConnectorError::Doubt { .. }))
+    }
 }

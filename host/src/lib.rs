@@ -4,6 +4,7 @@
 //! state, plugin, table` <- `step` <- `pipeline` <- `source, sink, kafka` <- `engine` <- `admin, doctor` <- `cli`.
 
 pub mod batch;
+pub mod crash;
 pub mod error;
 pub mod limits;
 pub mod time;

@@ -111,6 +111,8 @@ pub const TRANSACTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 pub const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_secs(15 * 60);
 /// A checkpoint may take as many times less than a transaction's timeout: it is frozen, written and committed within.
 pub const CHECKPOINTS_PER_TRANSACTION_TIMEOUT: u32 = 3;
+/// Rows for Kafka that are held while a transaction is committed.
+pub const KAFKA_HELD_BYTES_MAX: usize = 64 << 20;
 
 /// `tidemill doctor`: one question to a cluster, the probe of its transactions, and taking away what the probe made.
 pub const DOCTOR_ANSWER_MAX: Duration = Duration::from_secs(10);

@@ -1,9 +1,11 @@
 //! Source and sink against a real Apache Kafka: what the embedded broker cannot show.
 
+mod cluster;
 mod doctor;
 mod ecommerce;
 mod faults;
 mod inputs;
+mod proxied;
 mod reading;
 mod resets;
 
@@ -28,6 +30,8 @@ pub fn trials() -> Vec<Trial> {
         faults::tests(),
         ecommerce::tests(),
         resets::tests(),
+        proxied::tests(),
+        cluster::tests(),
         doctor::tests(),
     ]
     .concat()

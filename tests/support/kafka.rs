@@ -6,7 +6,11 @@
 //!
 //! Invariant: a process started here ends with the test process, however that ends, and nothing else is ever killed.
 
+mod certificates;
+pub mod cluster;
+mod libraries;
 mod node;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,9 +27,12 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use tidemill::kafka::admin;
-use tidemill::pipeline::plan::{Brokers, Cluster};
+use tidemill::pipeline::plan::{Brokers as Hosts, Cluster};
 
+use super::proxy::Proxy;
+use certificates::{certify, with_password};
 use node::Node;
+use settings::{Listener, Settings, free_ports};
 
 const START_WITHIN: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -65,7 +72,15 @@ fn named() -> Option<String> {
 /// A Kafka that tests talk to.
 pub struct Broker {
     bootstrap: String,
-    own: Option<Node>,
+    own: Option<Own>,
+}
+
+/// A broker that the test has started.
+struct Own {
+    node: Node,
+    tls_port: u16,
+    /// The proxy's port, where there is one.
+    proxied: Option<u16>,
 }
 
 impl Broker {
@@ -92,18 +107,54 @@ impl Broker {
 
     /// As [`start`](Self::start), but it does not run yet: [`up`](Self::up).
     pub fn prepare() -> Result<Broker, String> {
-        let node = Node::format()?;
+        Broker::prepare_with(None)
+    }
+
+    /// A broker of the test's own with one more listener, [`proxied_address`](Self::proxied_address), which is reached
+    /// through `proxy` and advertises nothing else.
+    pub fn start_behind(proxy: &mut Proxy) -> Result<Broker, String> {
+        let broker = Broker::prepare_with(Some(proxy))?;
+        broker.up();
+        Ok(broker)
+    }
+
+    fn prepare_with(proxy: Option<&mut Proxy>) -> Result<Broker, String> {
+        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let [port, tls_port, behind, controller] = free_ports()?;
+        certify(dir.path())?;
+        let mut listeners = vec![
+            Listener::new("PLAINTEXT", "PLAINTEXT", port),
+            Listener::new("SAFE", "SASL_SSL", tls_port),
+        ];
+        let front = |proxy: &mut Proxy| proxy.forward_to(behind).map_err(|e| e.to_string());
+        let proxied = proxy.map(front).transpose()?;
+        listeners.extend(proxied.map(|front| Listener {
+            advertised: front,
+            ..Listener::new("PROXIED", "PLAINTEXT", behind)
+        }));
+        let settings = Settings {
+            id: 1,
+            listeners,
+            controllers: vec![controller],
+            more: with_password(dir.path()),
+        };
+        let node = Node::format(dir, "512m", &settings, &[])?;
         Ok(Broker {
-            bootstrap: format!("127.0.0.1:{}", node.port),
-            own: Some(node),
+            bootstrap: format!("127.0.0.1:{port}"),
+            own: Some(Own {
+                node,
+                tls_port,
+                proxied,
+            }),
         })
     }
 
     /// The TLS listener: its `host:port` and the file with the certificate to trust. User `app`, password `right`,
     /// mechanism PLAIN. `None` with a broker of someone else's.
     pub fn tls(&self) -> Option<(String, PathBuf)> {
-        let node = self.own.as_ref()?;
-        Some((format!("127.0.0.1:{}", node.tls_port), node.certificate()))
+        let own = self.own.as_ref()?;
+        let certificate = own.node.dir().join("broker.pem");
+        Some((format!("127.0.0.1:{}", own.tls_port), certificate))
     }
 
     /// `host:port` without TLS.
@@ -111,9 +162,16 @@ impl Broker {
         &self.bootstrap
     }
 
+    /// `host:port` of the proxy. Panics for a broker without one.
+    pub fn proxied_address(&self) -> String {
+        let proxied = self.own.as_ref().and_then(|own| own.proxied);
+        let port = proxied.expect("a broker behind a proxy");
+        format!("127.0.0.1:{port}")
+    }
+
     pub fn cluster(&self) -> Cluster {
         Cluster {
-            brokers: Brokers::At(self.bootstrap.clone()),
+            brokers: Hosts::At(self.bootstrap.clone()),
             properties: BTreeMap::new(),
         }
     }
@@ -147,9 +205,9 @@ impl Broker {
     }
 
     fn node(&self) -> &Node {
-        self.own
-            .as_ref()
-            .expect("only a broker of the test's own is started and stopped")
+        let own = self.own.as_ref();
+        let own = own.expect("only a broker of the test's own is started and stopped");
+        &own.node
     }
 
     /// Creates a topic named `what` and a number, so that no two tests or runs meet.
@@ -157,7 +215,7 @@ impl Broker {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{what}-{}-{number}", std::process::id());
-        admin::create_topic(&self.cluster(), &name, partitions, 1, &[]).expect("a new topic");
+        admin::create_topic(&self.cluster(), &name, partitions, -1, &[]).expect("a new topic");
         name
     }
 

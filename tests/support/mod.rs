@@ -6,6 +6,7 @@ pub mod kafka;
 pub mod oracle;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod shop;
 pub mod times;
 

@@ -208,13 +208,14 @@ fn error(status: StatusCode, text: &str) -> Response {
 async fn healthz(State(api): State<Arc<Api>>) -> Response {
     let state = api.control.status().state;
     let code = match state {
-        RunState::Paused(_) => StatusCode::SERVICE_UNAVAILABLE,
+        RunState::Paused(_) | RunState::Restarting(_) => StatusCode::SERVICE_UNAVAILABLE,
         RunState::Running | RunState::Finished => StatusCode::OK,
     };
     // The reason of a pause may quote records: only who knows the token reads it.
     let word = match state {
         RunState::Running => "running",
         RunState::Paused(_) => "paused",
+        RunState::Restarting(_) => "restarting",
         RunState::Finished => "finished",
     };
     (code, Json(json!({ "state": word }))).into_response()

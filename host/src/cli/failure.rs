@@ -68,6 +68,7 @@ impl From<RunError> for Failure {
             RunError::Refused(text) => Self::Refused(text),
             RunError::Plugin(e) => e.into(),
             RunError::State(e) => e.into(),
+            RunError::Connector(e) => e.into(),
             e => Self::Failed(e.to_string()),
         }
     }
@@ -85,7 +86,10 @@ impl From<StateError> for Failure {
 
 impl From<ConnectorError> for Failure {
     fn from(e: ConnectorError) -> Self {
-        Self::Failed(e.to_string())
+        match e {
+            ConnectorError::Fenced { .. } => Self::Fenced(e.to_string()),
+            e => Self::Failed(e.to_string()),
+        }
     }
 }
 

@@ -27,6 +27,7 @@ fn line(status: &Status) -> String {
         RunState::Running => String::new(),
         RunState::Finished => "finished · ".into(),
         RunState::Paused(reason) => format!("PAUSED: {} · ", escape(reason)),
+        RunState::Restarting(reason) => format!("starting again: {} · ", escape(reason)),
     };
     let read: f64 = status.sources.iter().map(|s| s.per_second).sum();
     let written: f64 = status.sinks.iter().map(|s| s.per_second).sum();

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use crate::admin::{self, Server};
 use crate::cli::{Failure, terminal};
 use crate::engine::clock::SystemClock;
-use crate::engine::control::{Control, Status};
-use crate::engine::embedded::{embed, has_kafka_sink};
+use crate::engine::control::{Control, RunState, Status};
+use crate::engine::embedded::embed;
 use crate::engine::open::Options;
 use crate::engine::supervisor::{Supervised, Supervisor};
 use crate::engine::watermark::Mode;
 use crate::error::RunError;
 use crate::kafka::EmbeddedBroker;
-use crate::pipeline::plan::{Delivery, Plan};
+use crate::pipeline::plan::Plan;
 use crate::plugin::Runtime;
 use crate::sink::console::ConsoleSink;
 
@@ -24,6 +24,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A clean stop waits this long for its last checkpoint; a broker that is away could hold it up for ever.
 const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// The first wait before a dropped run is begun again, and the longest that the waits double to.
+const BEGIN_AGAIN_MIN: Duration = Duration::from_millis(100);
+const BEGIN_AGAIN_MAX: Duration = Duration::from_secs(10);
+/// So many runs in a row that decide nothing are worth an alarm.
+const TRIES_BEFORE_ALARM: u32 = 3;
 
 /// Ctrl-C and SIGTERM: the first asks for a clean stop, the second ends the process at once.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +43,8 @@ pub struct Session {
     /// None while the pipeline is paused, and at the end.
     run: Option<Supervised>,
     stop: Stop,
+    /// The last decided checkpoint when a run was dropped, and how often no later one came of it.
+    stuck_at: (u64, u32),
     /// Where the pipeline's topics are, if on the embedded broker.
     pub broker: Option<Arc<EmbeddedBroker>>,
     _admin: Server,
@@ -80,11 +88,7 @@ impl Session {
     ) -> Result<Option<Self>, Failure> {
         let state: PathBuf = plan.host.state.clone();
         let broker = embed(&mut plan)?;
-        if has_kafka_sink(&plan) && plan.host.delivery == Delivery::Default {
-            tracing::warn!(
-                "output to Kafka is at least once: what was written after the last checkpoint is written again after a crash"
-            );
-        }
+        tell_delivery(&plan);
         let port = plan.host.admin_port;
         let asked = stop.clone();
         let options = Options {
@@ -107,6 +111,7 @@ impl Session {
             supervisor,
             run: Some(run),
             stop,
+            stuck_at: (u64::MAX, 0),
             broker,
             _admin: admin,
         }))
@@ -145,8 +150,11 @@ impl Session {
                 {
                     self.wait_for_plugin(why, &mut pace)?;
                 }
+                Err(error) if error.is_doubt() && !self.stop.is_asked() => {
+                    self.begin_again(error, &mut pace)?;
+                }
                 ended => {
-                    self.supervisor.rest(None);
+                    self.supervisor.rest(RunState::Finished);
                     return ended.map_err(Failure::from);
                 }
             }
@@ -176,19 +184,74 @@ impl Session {
         shown.map(|()| ended)
     }
 
+    /// Drops the run, as a crash would, and goes on from the last decided checkpoint; again and again, with longer and longer
+    /// waits, until that is possible.
+    fn begin_again(&mut self, error: RunError, pace: &mut Pace<'_>) -> Result<(), Failure> {
+        let decided = self.status().checkpoint.number;
+        if self.stuck_at.0 == decided {
+            self.stuck_at.1 += 1;
+        } else {
+            self.stuck_at = (decided, 0);
+        }
+        let mut why = error;
+        while self.run.is_none() && !self.stop.is_asked() {
+            let tries = self.stuck_at.1;
+            let wait = (BEGIN_AGAIN_MIN * 2_u32.saturating_pow(tries)).min(BEGIN_AGAIN_MAX);
+            tracing::warn!(
+                checkpoint = decided,
+                "{why}; going on from the last decided checkpoint"
+            );
+            if tries >= TRIES_BEFORE_ALARM {
+                tracing::error!(
+                    "{tries} times in a row no checkpoint was decided; look at the brokers (`tidemill doctor PIPELINE`)"
+                );
+            }
+            self.supervisor.rest(RunState::Restarting(why.to_string()));
+            let until = Instant::now() + wait;
+            while Instant::now() < until && !self.stop.is_asked() {
+                pace.look(self)?;
+            }
+            match self.supervisor.restart() {
+                Ok(Some(run)) => self.run = Some(run),
+                Ok(None) => return Ok(()),
+                Err(error) if error.is_doubt() => {
+                    self.stuck_at.1 += 1;
+                    why = error;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Stands still until a plugin is swapped in with which the pipeline starts again, or a stop is asked for.
     fn wait_for_plugin(&mut self, why: String, pace: &mut Pace<'_>) -> Result<(), Failure> {
         tracing::error!(
             "the pipeline is paused: {why}. What came after the last checkpoint is dropped and will be read again. It goes on \
              when a plugin is swapped in (`tidemill plugin swap PIPELINE STEP FILE`; the same file tries again)"
         );
-        self.supervisor.rest(Some(why));
+        self.supervisor.rest(RunState::Paused(why));
         while self.run.is_none() && !self.stop.is_asked() {
             self.run = self.supervisor.resume();
             pace.look(self)?;
         }
         Ok(())
     }
+}
+
+/// Says once what readers of the output may count on.
+fn tell_delivery(plan: &Plan) {
+    let said = match (plan.transactional(), plan.kafka_output()) {
+        (Some(_), _) => {
+            "output to Kafka is exactly once for readers with isolation.level=read_committed; others see rows of checkpoints \
+             that were taken back"
+        }
+        (None, Some(_)) => {
+            "output to Kafka is at least once: what was written after the last checkpoint is written again after a crash"
+        }
+        (None, None) => return,
+    };
+    tracing::info!("{said}");
 }
 
 /// What is shown while a pipeline is watched.

@@ -82,6 +82,7 @@ fn describe(status: &Status, width: Option<usize>) -> String {
         RunState::Running => "running".to_owned(),
         RunState::Finished => "finished".to_owned(),
         RunState::Paused(reason) => format!("PAUSED: {}", terminal::escape(reason)),
+        RunState::Restarting(reason) => format!("starting again: {}", terminal::escape(reason)),
     };
     let whole = format!(
         "{}: {state}\nup {}, {} workers, checkpoint {} {:.1} s ago (took {:.1} ms), {} dead letters, state {}",

@@ -1,5 +1,5 @@
-//! Makes a prepared checkpoint true while the next epochs run: output durable first, then the state, then everybody is
-//! told, sinks that make output visible before all others.
+//! Makes a prepared checkpoint true while the next epochs run: output durable first, then the state, decided by itself or
+//! by Kafka's transaction; then everybody is told, sinks that make output visible before all others.
 //!
 //! Invariant: checkpoints are committed in order, one at a time; after a failure none follows.
 
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::crash;
+use crate::engine::decide;
 use crate::engine::meta::EngineMeta;
 use crate::engine::metrics_file::MetricsFile;
 use crate::engine::shared::Shared;
@@ -45,6 +47,7 @@ impl Checkpointer {
 
     /// Output, then state, then the news. Blocks for as long as sinks and disk need.
     pub fn commit(&mut self, frozen: Frozen, shared: &Shared) -> Result<(), RunError> {
+        crash::point("frozen");
         for (sink, plan) in shared.sinks.iter().zip(&shared.plan.sinks) {
             sink.sync(frozen.meta.sinks.get(&plan.name).unwrap_or(&Value::Null))?;
         }
@@ -56,24 +59,35 @@ impl Checkpointer {
             .map(|s| positions(&frozen.meta, &s.name))
             .collect();
         let finished = frozen.meta.finished;
+        crash::point("followers-synced");
         let meta = Meta {
             engine: serde_json::to_value(&frozen.meta).expect("plain data"),
         };
-        self.store.commit(Prepared {
+        let prepared = Prepared {
             number: frozen.number,
             meta,
             deltas: frozen.deltas,
             finished,
-        })?;
+        };
+        match &shared.transaction {
+            Some(producer) => {
+                let offsets = shared.group_offsets(&positions);
+                decide::commit(producer, &self.store, prepared, &frozen.meta, &offsets)?;
+                producer.release()?;
+                crash::point("released");
+            }
+            None => self.store.commit(prepared)?,
+        }
         for (sink, plan) in shared.sinks.iter().zip(&shared.plan.sinks) {
             sink.decided(frozen.meta.sinks.get(&plan.name).unwrap_or(&Value::Null))?;
         }
+        crash::point("followers-done");
         shared.decided(frozen.number);
         if let Some(swap) = frozen.swap {
             swap.decided(frozen.number);
         }
         for (source, positions) in shared.sources.iter().zip(&positions) {
-            source.decided(positions);
+            source.decided(positions, shared.commits_offsets_of(&**source));
         }
         reload_tables(shared);
         let metrics = &shared.metrics;
@@ -84,6 +98,11 @@ impl Checkpointer {
             .store(took.as_micros() as u64, Relaxed);
         self.metrics_file.refresh(shared, self.store.size_bytes());
         Ok(())
+    }
+
+    /// Nothing is to be committed for now: what is known is made durable.
+    pub fn settle(&self) -> Result<(), RunError> {
+        Ok(self.store.settle()?)
     }
 
     pub fn store(&self) -> &Store {

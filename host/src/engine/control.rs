@@ -43,12 +43,15 @@ pub struct Status {
     pub state_bytes: u64,
 }
 
-/// JSON: `"running"`, `"finished"` or `{ "paused": reason }`.
+/// JSON: `"running"`, `"finished"`, `{ "paused": reason }` or `{ "restarting": reason }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
     Running,
+    /// Stands still until a plugin is swapped in.
     Paused(String),
+    /// Begins again by itself from the last decided checkpoint.
+    Restarting(String),
     Finished,
 }
 

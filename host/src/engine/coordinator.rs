@@ -14,6 +14,9 @@ use crate::pipeline::plan::{Input, Operator, Plan};
 use crate::source::{Position, Progress};
 use crate::time::{END_OF_TIME, Micros, NO_TIME};
 
+/// A pipeline without input has a checkpoint all the same after so long.
+const HEARTBEAT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What a worker brings to the meeting.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -321,9 +324,10 @@ impl Coordinator {
             return !moved && !closing && !self.in_flight;
         }
         let slices = self.done.iter().any(Option::is_some);
-        let due = self.changed
-            && (self.time_had_turn || !slices)
-            && elapsed.saturating_sub(self.last_checkpoint) >= self.checkpoint_every;
+        let since = elapsed.saturating_sub(self.last_checkpoint);
+        let due = self.changed && (self.time_had_turn || !slices) && since >= self.checkpoint_every;
+        // Kafka forgets producers and offsets of a pipeline that says nothing for a week.
+        let due = due || since >= HEARTBEAT;
         let wanted = !self.in_flight && (self.stop_asked || due || self.swap.is_some());
         if !(wanted && slices) {
             self.advance(false, elapsed);

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use crate::error::RunError;
 use crate::kafka::EmbeddedBroker;
 use crate::pipeline::plan::{
-    Brokers, Cluster, DeadLetters, Plan, SinkConnector, SourceConnector, TableConnector, Topics,
+    Brokers, Cluster, DeadLetters, Delivery, Plan, SinkConnector, SourceConnector, TableConnector,
+    Topics,
 };
 use crate::state::store::Store;
 
@@ -36,18 +37,13 @@ pub fn embed(plan: &mut Plan) -> Result<Option<Arc<EmbeddedBroker>>, RunError> {
             cluster.properties.clear();
         }
     }
+    // It has no transactions.
+    plan.host.delivery = Delivery::AtLeastOnce;
     plan.host.state = plan.host.state.join("embedded");
     if plan.host.state.exists() {
         Store::reset(&plan.host.state)?;
     }
     Ok(Some(Arc::new(broker)))
-}
-
-/// The pipeline writes to Kafka.
-pub fn has_kafka_sink(plan: &Plan) -> bool {
-    plan.sinks
-        .iter()
-        .any(|s| matches!(s.connector, SinkConnector::Kafka { .. }))
 }
 
 /// Every cluster that the plan names, with its topics there.

@@ -9,6 +9,7 @@ mod checkpoint;
 pub mod clock;
 pub mod control;
 pub mod coordinator;
+pub mod decide;
 pub mod edit;
 pub mod embedded;
 pub mod exchange;

@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use crate::crash;
 use crate::engine::assemble;
 use crate::engine::checkpoint::Checkpointer;
 use crate::engine::clock::Clock;
 use crate::engine::coordinator::Coordinator;
+use crate::engine::decide;
 use crate::engine::edit;
 use crate::engine::meta::{EngineMeta, SourceMeta};
 use crate::engine::metrics_file::MetricsFile;
@@ -18,7 +20,9 @@ use crate::engine::versions::Versions;
 use crate::engine::watermark::Mode;
 use crate::engine::worker::Worker;
 use crate::error::{ConnectorError, RunError};
-use crate::kafka::{EmbeddedBroker, KafkaDeadLetters, KafkaSink, KafkaSource, KafkaTable};
+use crate::kafka::{
+    EmbeddedBroker, KafkaDeadLetters, KafkaSink, KafkaSource, KafkaTable, TransactionalProducer,
+};
 use crate::pipeline;
 use crate::pipeline::plan::{self, Plan, SinkConnector, SourceConnector};
 use crate::plugin::{Component, Runtime};
@@ -81,6 +85,7 @@ pub fn open(
     options: &Options,
 ) -> Result<Option<Engine>, RunError> {
     let store = Store::open(&plan.host.state, &plan.name, plan.host.key_groups)?;
+    let transaction = decide::open(&plan, &store, &*options.stop)?;
     let latest = store.latest();
     let fresh = latest.is_none();
     let (number, old) = match latest {
@@ -97,7 +102,7 @@ pub fn open(
             // A crash may lie between the last decision and what it makes visible.
             let mut followers = plan;
             followers.sinks.retain(|s| s.connector.follows());
-            open_sinks(&followers, &old, &store, options)?;
+            open_sinks(&followers, &old, &store, options, None)?;
             Ok(None)
         } else {
             Err(already_finished(&plan))
@@ -107,8 +112,8 @@ pub fn open(
     let mut meta = old.clone();
     let empty = edit::steps(&plan, &mut meta, &options.drop_steps, (next, now))?;
     let partitions = resolve_partitions(&plan, &sources, &mut meta, options)?;
-    let (sinks, consoles) = open_sinks(&plan, &meta, &store, options)?;
-    let letters = open_dead_letters(&plan, &meta)?;
+    let (sinks, consoles) = open_sinks(&plan, &meta, &store, options, transaction.as_ref())?;
+    let letters = open_dead_letters(&plan, &meta, transaction.as_ref())?;
     let tables = TableSet::open(&plan.tables, &connect(&plan), &*options.stop)?;
     let mut versions = Versions::open(&plan.host.state)?;
     let mut in_force = versions.resolve(&plan, runtime, &tables, &mut meta, next, now)?;
@@ -121,12 +126,17 @@ pub fn open(
     for step in &empty {
         store.drop_step(step)?;
     }
-    let number = if fresh || says_more(&plan, &old, &meta) {
-        commit_start(&store, next, &plan, &sinks, &*letters, &mut meta)?;
+    // A new host makes itself known to those that it has shut out: by a decision of its own.
+    let deciding = transaction.as_ref().filter(|_| !fresh);
+    let number = if fresh || deciding.is_some() || says_more(&plan, &old, &meta) {
+        commit_start(&store, next, &plan, &sinks, &*letters, &mut meta, deciding)?;
         next
     } else {
         number
     };
+    if let Some(transaction) = &transaction {
+        transaction.release()?;
+    }
     let step_ids = plan
         .steps
         .iter()
@@ -151,6 +161,7 @@ pub fn open(
         sources,
         sinks,
         dead_letters: letters,
+        transaction,
         tables,
         step_ids,
         source_ids,
@@ -311,13 +322,14 @@ fn open_sinks(
     meta: &EngineMeta,
     store: &Store,
     options: &Options,
+    transaction: Option<&Arc<TransactionalProducer>>,
 ) -> Result<(Vec<Box<dyn Sink>>, Consoles), RunError> {
     let mut consoles = Vec::new();
     let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, ConnectorError> {
         let resume = meta.sinks.get(&s.name);
         let place = || sink_place(plan, &s.name, store, &options.clock);
         Ok(match &s.connector {
-            SinkConnector::Kafka { .. } => Box::new(KafkaSink::open(&plan.name, s, resume)?),
+            SinkConnector::Kafka { .. } => Box::new(KafkaSink::open(s, transaction)?),
             SinkConnector::File { .. } => Box::new(FileSink::open(s, resume)?),
             SinkConnector::Files { .. } => Box::new(RollingSink::open(s, place(), resume)?),
             SinkConnector::Parquet { .. } => Box::new(ParquetSink::open(s, place(), resume)?),
@@ -365,12 +377,16 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn open_dead_letters(plan: &Plan, meta: &EngineMeta) -> Result<Box<dyn DeadLetters>, RunError> {
+fn open_dead_letters(
+    plan: &Plan,
+    meta: &EngineMeta,
+    transaction: Option<&Arc<TransactionalProducer>>,
+) -> Result<Box<dyn DeadLetters>, RunError> {
     let resume = (!meta.dead_letters.is_null()).then_some(&meta.dead_letters);
     Ok(match &plan.dead_letters {
         plan::DeadLetters::File { path } => Box::new(FileDeadLetters::open(path, resume)?),
         plan::DeadLetters::Kafka { cluster, topic } => {
-            Box::new(KafkaDeadLetters::open(cluster, topic)?)
+            Box::new(KafkaDeadLetters::open(cluster, topic, transaction)?)
         }
     })
 }
@@ -391,6 +407,7 @@ fn commit_start(
     sinks: &[Box<dyn Sink>],
     letters: &dyn DeadLetters,
     meta: &mut EngineMeta,
+    transaction: Option<&Arc<TransactionalProducer>>,
 ) -> Result<(), RunError> {
     for (sink, plan) in sinks.iter().zip(&plan.sinks) {
         let cut = sink.cut(false)?;
@@ -399,12 +416,18 @@ fn commit_start(
     }
     meta.dead_letters = letters.cut()?;
     let engine = serde_json::to_value(&*meta).expect("plain data");
-    store.commit(Prepared {
+    let prepared = Prepared {
         number,
         meta: Meta { engine },
         deltas: Vec::new(),
         finished: false,
-    })?;
+    };
+    crash::point("start-prepared");
+    match transaction {
+        Some(producer) => decide::commit(producer, store, prepared, meta, &[])?,
+        None => store.commit(prepared)?,
+    }
+    crash::point("start-decided");
     for (sink, plan) in sinks.iter().zip(&plan.sinks) {
         sink.decided(&meta.sinks[&plan.name])?;
     }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use crate::engine::checkpoint::Checkpointer;
 use crate::engine::handle::Handle;
@@ -12,6 +13,9 @@ use crate::engine::shared::{Job, Shared};
 use crate::engine::worker::Worker;
 use crate::error::RunError;
 use crate::limits;
+
+/// Without a checkpoint for so long, what the last one became is made durable by itself.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
 /// A pipeline that runs.
 pub struct Running {
@@ -115,11 +119,19 @@ fn commit_all(
     queue: &Receiver<Job>,
     shared: &Shared,
 ) -> Checkpointer {
-    while let Ok(Job::Commit(frozen)) = queue.recv() {
-        if let Err(error) = checkpointer.commit(*frozen, shared) {
+    loop {
+        let done = match queue.recv_timeout(SETTLE_AFTER) {
+            Ok(Job::Commit(frozen)) => checkpointer.commit(*frozen, shared),
+            Err(RecvTimeoutError::Timeout) => checkpointer.settle(),
+            Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
+        };
+        if let Err(error) = done {
             shared.fail(error);
-            break;
+            return checkpointer;
         }
+    }
+    if let Err(error) = checkpointer.settle() {
+        shared.fail(error);
     }
     checkpointer
 }

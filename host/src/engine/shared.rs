@@ -1,5 +1,6 @@
 //! What the workers of a run have in common.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +14,11 @@ use crate::engine::metrics::Metrics;
 use crate::engine::rate::RateLimit;
 use crate::engine::rendezvous::{Broken, Rendezvous};
 use crate::error::RunError;
-use crate::kafka::EmbeddedBroker;
+use crate::kafka::{EmbeddedBroker, TransactionalProducer};
 use crate::pipeline::plan::Plan;
 use crate::sink::Sink;
 use crate::sink::dead_letters::DeadLetters;
-use crate::source::Source;
+use crate::source::{GroupOffset, Position, Source};
 use crate::state::Delta;
 use crate::table::TableSet;
 
@@ -27,6 +28,8 @@ pub struct Shared {
     pub sources: Vec<Box<dyn Source>>,
     pub sinks: Vec<Box<dyn Sink>>,
     pub dead_letters: Box<dyn DeadLetters>,
+    /// Decides the checkpoints, if Kafka does.
+    pub transaction: Option<Arc<TransactionalProducer>>,
     pub tables: Arc<TableSet>,
     pub metrics: Metrics,
     pub rates: Vec<RateLimit>,
@@ -68,6 +71,7 @@ pub struct Parts {
     pub sources: Vec<Box<dyn Source>>,
     pub sinks: Vec<Box<dyn Sink>>,
     pub dead_letters: Box<dyn DeadLetters>,
+    pub transaction: Option<Arc<TransactionalProducer>>,
     pub tables: Arc<TableSet>,
     pub step_ids: Vec<u16>,
     pub source_ids: Vec<u16>,
@@ -110,6 +114,7 @@ impl Shared {
             sources: parts.sources,
             sinks: parts.sinks,
             dead_letters: parts.dead_letters,
+            transaction: parts.transaction,
             tables: parts.tables,
             step_ids: parts.step_ids,
             source_ids: parts.source_ids,
@@ -190,6 +195,9 @@ impl Shared {
             meta.sinks.insert(plan.name.clone(), sink.cut(last)?);
         }
         meta.dead_letters = self.dead_letters.cut()?;
+        if let Some(transaction) = &self.transaction {
+            transaction.hold();
+        }
         let mut workers: Vec<_> = all.into_iter().map(Vec::into_iter).collect();
         let of_step = |&id: &u16| (id, workers.iter_mut().filter_map(Iterator::next).collect());
         let deltas: Vec<(u16, Vec<Delta>)> = self.step_ids.iter().map(of_step).collect();
@@ -200,6 +208,21 @@ impl Shared {
             swap,
             frozen_at: at,
         })
+    }
+
+    /// Whether the offsets of this source are part of the transaction: it reads from the same cluster.
+    pub fn commits_offsets_of(&self, source: &dyn Source) -> bool {
+        let of = |t: &Arc<TransactionalProducer>| t.is_at(source.cluster());
+        self.transaction.as_ref().is_some_and(of)
+    }
+
+    /// What goes into the transaction for lag monitors. `positions` by source.
+    pub fn group_offsets(&self, positions: &[BTreeMap<u32, Position>]) -> Vec<GroupOffset> {
+        let sources = self.sources.iter().zip(positions);
+        sources
+            .filter(|(source, _)| self.commits_offsets_of(&***source))
+            .flat_map(|(source, positions)| source.group_offsets(positions))
+            .collect()
     }
 
     /// Checkpoint `number` is true.
@@ -229,6 +252,9 @@ impl Shared {
     pub fn give_up_output(&self) {
         self.sinks.iter().for_each(|s| s.stop());
         self.dead_letters.stop();
+        if let Some(transaction) = &self.transaction {
+            transaction.stop();
+        }
     }
 
     pub fn failure(&self) -> Option<RunError> {

@@ -91,13 +91,17 @@ impl Supervisor {
         self.options.mode == Mode::Streaming
     }
 
-    /// The run is over; with a reason it is paused.
-    pub fn rest(&self, paused: Option<String>) {
-        let Some(handle) = self.handle() else {
-            return;
+    /// The run is over; `state` says what follows.
+    pub fn rest(&self, state: RunState) {
+        let handle = match &mut *self.phase() {
+            Phase::Running(handle) => handle.clone(),
+            Phase::Still(still) => {
+                still.status.state = state;
+                return;
+            }
         };
         let mut status = handle.status();
-        status.state = paused.map_or(RunState::Finished, RunState::Paused);
+        status.state = state;
         let plugins = status.steps.iter().filter(|step| step.plugin.is_some());
         let history = plugins
             .filter_map(|step| Some((step.name.clone(), handle.history(&step.name).ok()?)))
@@ -144,6 +148,16 @@ impl Supervisor {
         };
         let _ = reply.send(Err(answer));
         None
+    }
+
+    /// Opens and starts the pipeline again from the last decided checkpoint, after [`rest`](Self::rest). `None` if it has run
+    /// to its end.
+    pub fn restart(&self) -> Result<Option<Supervised>, RunError> {
+        let run = begin(&self.plan, &self.runtime, &self.options)?;
+        if let Some(run) = &run {
+            *self.phase() = Phase::Running(run.running.handle().clone());
+        }
+        Ok(run)
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
@@ -268,6 +282,9 @@ impl Still {
     fn check_paused(&self) -> Result<(), ControlError> {
         match self.status.state {
             RunState::Paused(_) => Ok(()),
+            RunState::Restarting(_) => Err(ControlError::Failed(
+                "the pipeline is starting again; ask once more when it runs".into(),
+            )),
             _ => Err(ControlError::Failed("the pipeline has ended".into())),
         }
     }

@@ -60,6 +60,19 @@ pub fn create_topic(
     settings: &[(&str, &str)],
 ) -> Result<(), ConnectorError> {
     let place = format!("topic {topic} at {}", connection::hosts(cluster));
+    try_create(cluster, topic, partitions, replicas, settings)?
+        .map_err(|code| ConnectorError::failed(place, format!("not created: {code}")))
+}
+
+/// As [`create_topic`]; the inner error is the cluster's refusal.
+pub(super) fn try_create(
+    cluster: &Cluster,
+    topic: &str,
+    partitions: u32,
+    replicas: i32,
+    settings: &[(&str, &str)],
+) -> Result<Result<(), RDKafkaErrorCode>, ConnectorError> {
+    let place = format!("topic {topic} at {}", connection::hosts(cluster));
     let config = connection::config(cluster, Scope::Producer, &place, &[], &[])?;
     let client: AdminClient<Asking> = config
         .create_with_context(Asking(Arc::new(Link::new(place.clone()))))
@@ -75,14 +88,12 @@ pub fn create_topic(
         .request_timeout(Some(CREATE_WITHIN));
     let results = wait(client.create_topics([&new], &options))
         .map_err(|error| ConnectorError::failed(&place, cause(&error)))?;
-    for result in results {
-        result
-            .map_err(|(_, code)| ConnectorError::failed(&place, format!("not created: {code}")))?;
-    }
-    Ok(())
+    Ok(results
+        .into_iter()
+        .try_for_each(|result| result.map(drop).map_err(|(_, code)| code)))
 }
 
-fn asking_client(
+pub(super) fn asking_client(
     cluster: &Cluster,
     link: &Arc<Link>,
 ) -> Result<BaseConsumer<Asking>, ConnectorError> {

@@ -1,27 +1,34 @@
 //! Dead letters as records of a Kafka topic: one JSON object each, without a key.
 //!
-//! At least once, as the Kafka sink: a checkpoint waits for its letters, a crash may repeat those after it.
+//! As the Kafka sink: within the transaction of a checkpoint if that is on the same cluster, else at least once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use super::producer::TopicProducer;
+use super::records::Records;
+use super::sink::TopicOutput;
+use super::transaction::TransactionalProducer;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Cluster;
 use crate::sink::dead_letters::{DeadLetter, DeadLetters};
 
 /// The dead-letter topic of a pipeline, shared by all workers.
 pub struct KafkaDeadLetters {
-    producer: TopicProducer,
+    output: TopicOutput,
     count: AtomicU64,
 }
 
 impl KafkaDeadLetters {
     /// Opens the topic, which must exist.
-    pub fn open(cluster: &Cluster, topic: &str) -> Result<Self, ConnectorError> {
+    pub fn open(
+        cluster: &Cluster,
+        topic: &str,
+        transaction: Option<&Arc<TransactionalProducer>>,
+    ) -> Result<Self, ConnectorError> {
         Ok(Self {
-            producer: TopicProducer::open("dead letters", cluster, topic)?,
+            output: TopicOutput::open("dead letters", cluster, topic, transaction)?,
             count: AtomicU64::new(0),
         })
     }
@@ -29,20 +36,20 @@ impl KafkaDeadLetters {
 
 impl DeadLetters for KafkaDeadLetters {
     fn write(&self, letters: &[DeadLetter]) -> Result<(), ConnectorError> {
-        for letter in letters {
-            self.producer.send(None, letter.to_json().as_bytes())?;
-        }
+        let texts = letters.iter().map(DeadLetter::to_json);
+        self.output
+            .write(Records::of_texts(self.output.topic(), texts))?;
         self.count
             .fetch_add(letters.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     fn cut(&self) -> Result<Value, ConnectorError> {
-        Ok(self.producer.cut())
+        Ok(self.output.cut())
     }
 
     fn sync(&self, cut: &Value) -> Result<(), ConnectorError> {
-        self.producer.sync_cut(cut)
+        self.output.sync(cut)
     }
 
     fn count(&self) -> u64 {
@@ -50,6 +57,6 @@ impl DeadLetters for KafkaDeadLetters {
     }
 
     fn stop(&self) {
-        self.producer.stop();
+        self.output.stop();
     }
 }

@@ -1,8 +1,8 @@
 //! Apache Kafka through librdkafka; rdkafka is named here only.
 //!
 //! What is read is assigned by hand and positioned by the engine's checkpoint: no consumer group decides anything, group
-//! offsets are committed for lag monitors only. What is written goes through one idempotent producer a sink, and a
-//! checkpoint waits for the delivery reports of exactly its own records.
+//! offsets are committed for lag monitors only. What is written is part of the checkpoint's transaction, or goes through one
+//! idempotent producer a sink, and a checkpoint waits for the delivery reports of exactly its own records.
 //!
 //! Invariant: nothing here lets librdkafka choose a position. An offset that the broker no longer has is an error that
 //! names it, never a jump.
@@ -11,6 +11,7 @@ pub mod admin;
 mod connection;
 mod context;
 mod dead_letters;
+pub mod decision;
 pub mod doctor;
 mod embedded;
 mod feed;
@@ -19,10 +20,12 @@ mod producer;
 mod properties;
 mod queue;
 mod reader;
+mod records;
 mod sink;
 mod source;
 mod table;
 mod topics;
+mod transaction;
 
 pub use dead_letters::KafkaDeadLetters;
 pub use embedded::EmbeddedBroker;
@@ -32,6 +35,7 @@ pub use properties::{check_mechanism, check_property};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
 pub use table::KafkaTable;
+pub use transaction::TransactionalProducer;
 
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,17 @@
 //! A Kafka topic as a sink: one JSON document a row.
 //!
-//! At least once: a checkpoint waits until its rows are acknowledged by all in-sync replicas; what was written after the
-//! last decided checkpoint is written again after a crash. Within a thread the order of rows is kept.
+//! Within the transaction of a checkpoint, or at least once: then a checkpoint waits until its rows are acknowledged by all
+//! in-sync replicas, and what was written after the last decided one is written again after a crash. Within a thread the
+//! order of rows is kept.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::{Array, AsArray, RecordBatch, StringArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
 use serde_json::Value;
 
 use super::producer::TopicProducer;
+use super::records::{Key, Records};
+use super::transaction::TransactionalProducer;
 use crate::batch::Batch;
 use crate::error::ConnectorError;
 use crate::format::encode::RowWriter;
@@ -19,7 +20,7 @@ use crate::sink::Sink;
 
 /// A sink of a pipeline that writes to a Kafka topic.
 pub struct KafkaSink {
-    producer: TopicProducer,
+    output: TopicOutput,
     inputs: Vec<Input>,
     rows: AtomicU64,
 }
@@ -30,20 +31,12 @@ struct Input {
     key: Key,
 }
 
-enum Key {
-    None,
-    /// The bytes of this string column; a null is no key.
-    Text(usize),
-    /// A JSON array of these columns' values.
-    Array(Vec<usize>, RowWriter),
-}
-
 impl KafkaSink {
-    /// Opens the sink. Its topic must exist. Nothing of an earlier run matters: what it had not delivered is written again.
+    /// Opens the sink, within `transaction` if there is one. Its topic must exist. Nothing of an earlier run matters: what
+    /// it had not delivered is written again.
     pub fn open(
-        _pipeline: &str,
         sink: &plan::Sink,
-        _resume: Option<&Value>,
+        transaction: Option<&Arc<TransactionalProducer>>,
     ) -> Result<Self, ConnectorError> {
         let who = format!("sink {}", sink.name);
         let plan::SinkConnector::Kafka {
@@ -63,7 +56,7 @@ impl KafkaSink {
             key: Key::new(&input.schema, key.get(at).map_or(&[], Vec::as_slice)),
         });
         Ok(Self {
-            producer: TopicProducer::open(&who, cluster, topic)?,
+            output: TopicOutput::open(&who, cluster, topic, transaction)?,
             inputs: inputs.collect(),
             rows: AtomicU64::new(0),
         })
@@ -72,25 +65,19 @@ impl KafkaSink {
 
 impl Sink for KafkaSink {
     fn write(&self, input: usize, batch: &Batch) -> Result<(), ConnectorError> {
-        let input = &self.inputs[input];
-        let keys = input.key.of(&batch.columns);
-        let (mut rows, mut ends) = (Vec::new(), Vec::with_capacity(batch.rows()));
-        input.rows.write(&batch.columns, &mut rows, &mut ends);
-        let mut start = 0;
-        for (row, &end) in ends.iter().enumerate() {
-            self.producer.send(keys.get(row), &rows[start..end])?;
-            start = end;
-        }
+        let (input, topic) = (&self.inputs[input], self.output.topic.clone());
+        let records = Records::of_rows(topic, &input.key, &input.rows, &batch.columns);
+        self.output.write(records)?;
         self.rows.fetch_add(batch.rows() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     fn cut(&self, _last: bool) -> Result<Value, ConnectorError> {
-        Ok(self.producer.cut())
+        Ok(self.output.cut())
     }
 
     fn sync(&self, cut: &Value) -> Result<(), ConnectorError> {
-        self.producer.sync_cut(cut)
+        self.output.sync(cut)
     }
 
     fn rows(&self) -> u64 {
@@ -98,109 +85,72 @@ impl Sink for KafkaSink {
     }
 
     fn stop(&self) {
-        self.producer.stop();
+        self.output.stop();
     }
 }
 
-impl Key {
-    fn new(schema: &SchemaRef, columns: &[usize]) -> Self {
-        match columns {
-            [] => Self::None,
-            &[one] if schema.field(one).data_type().is_string() => Self::Text(one),
-            several => {
-                let fields: Vec<_> = several.iter().map(|&at| schema.field(at).clone()).collect();
-                Self::Array(
-                    several.to_vec(),
-                    RowWriter::arrays(&Schema::new(fields).into()),
-                )
-            }
-        }
-    }
-
-    fn of(&self, columns: &RecordBatch) -> Keys {
-        match self {
-            Self::None => Keys::None,
-            Self::Text(at) => {
-                let column = cast(columns.column(*at), &DataType::Utf8);
-                Keys::Text(column.expect("every string is UTF-8").as_string().clone())
-            }
-            Self::Array(at, writer) => {
-                let columns = columns
-                    .project(at)
-                    .expect("key columns are columns of the input");
-                let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-                writer.write(&columns, &mut bytes, &mut ends);
-                Keys::Written(bytes, ends)
-            }
-        }
-    }
+/// A topic that is written to, in one of two ways.
+pub(super) struct TopicOutput {
+    topic: Arc<str>,
+    way: Way,
 }
 
-/// The keys of a batch's rows.
-enum Keys {
-    None,
-    Text(StringArray),
-    Written(Vec<u8>, Vec<usize>),
+enum Way {
+    /// Its end and its decision are those of the checkpoint.
+    InTransaction(Arc<TransactionalProducer>),
+    AtLeastOnce(TopicProducer),
 }
 
-impl Keys {
-    fn get(&self, row: usize) -> Option<&[u8]> {
-        match self {
-            Self::None => None,
-            Self::Text(column) => column.is_valid(row).then(|| column.value(row).as_bytes()),
-            Self::Written(bytes, ends) => {
-                let start = row.checked_sub(1).map_or(0, |before| ends[before]);
-                Some(&bytes[start..ends[row]])
+impl TopicOutput {
+    pub(super) fn open(
+        who: &str,
+        cluster: &plan::Cluster,
+        topic: &str,
+        transaction: Option<&Arc<TransactionalProducer>>,
+    ) -> Result<Self, ConnectorError> {
+        let way = match transaction {
+            Some(transaction) if transaction.cluster() == cluster => {
+                transaction.check_topic(who, topic)?;
+                Way::InTransaction(transaction.clone())
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::{Float64Array, StringArray, StringViewArray};
-
-    use super::*;
-
-    fn keys(columns: &[usize]) -> Vec<Option<String>> {
-        let batch = RecordBatch::try_from_iter([
-            (
-                "user",
-                Arc::new(StringArray::from(vec![Some("ann \"a\""), None])) as Arc<dyn Array>,
-            ),
-            ("view", Arc::new(StringViewArray::from(vec!["v1", "v2"]))),
-            (
-                "amount",
-                Arc::new(Float64Array::from(vec![None, Some(2.5)])),
-            ),
-        ]);
-        let batch = batch.unwrap();
-        let keys = Key::new(&batch.schema(), columns).of(&batch);
-        let text = |row| {
-            keys.get(row)
-                .map(|key| String::from_utf8(key.to_vec()).unwrap())
+            _ => Way::AtLeastOnce(TopicProducer::open(who, cluster, topic)?),
         };
-        vec![text(0), text(1)]
+        let topic = topic.into();
+        Ok(Self { topic, way })
     }
 
-    #[test]
-    fn one_string_column_is_the_key_as_it_is_and_null_is_no_key() {
-        assert_eq!(keys(&[0]), [Some("ann \"a\"".into()), None]);
-        assert_eq!(keys(&[1]), [Some("v1".into()), Some("v2".into())]);
-        assert_eq!(keys(&[]), [None, None]);
+    pub(super) fn topic(&self) -> Arc<str> {
+        self.topic.clone()
     }
 
-    #[test]
-    fn any_other_key_is_a_json_array_of_its_values() {
-        assert_eq!(keys(&[2]), [Some("[null]".into()), Some("[2.5]".into())]);
-        assert_eq!(
-            keys(&[0, 2]),
-            [
-                Some(r#"["ann \"a\"",null]"#.into()),
-                Some("[null,2.5]".into())
-            ]
-        );
+    pub(super) fn write(&self, records: Records) -> Result<(), ConnectorError> {
+        match &self.way {
+            Way::InTransaction(transaction) => transaction.write(records),
+            Way::AtLeastOnce(producer) => records
+                .iter()
+                .try_for_each(|(key, value)| producer.send(key, value)),
+        }
+    }
+
+    pub(super) fn cut(&self) -> Value {
+        match &self.way {
+            Way::InTransaction(_) => Value::Null,
+            Way::AtLeastOnce(producer) => producer.cut(),
+        }
+    }
+
+    pub(super) fn sync(&self, cut: &Value) -> Result<(), ConnectorError> {
+        match &self.way {
+            Way::InTransaction(_) => Ok(()),
+            Way::AtLeastOnce(producer) => producer.sync_cut(cut),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        match &self.way {
+            // It is stopped by itself.
+            Way::InTransaction(_) => {}
+            Way::AtLeastOnce(producer) => producer.stop(),
+        }
     }
 }

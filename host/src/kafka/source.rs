@@ -23,7 +23,7 @@ use crate::error::ConnectorError;
 use crate::pipeline::plan::{
     self, Cluster, RecordPart, SourceConnector, Start, Topics, topic_pattern,
 };
-use crate::source::{Partition, Position, Reader, Source};
+use crate::source::{GroupOffset, Partition, Position, Reader, Source};
 
 /// Bounds memory (16 MB of fetched records a reader) and keeps fetching when the bound is met for a moment.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -306,14 +306,10 @@ impl KafkaSource {
     /// Commits offsets of the group. Returns at once; what fails is told by the context.
     fn commit(&self, consumer: &BaseConsumer<SourceContext>, positions: &BTreeMap<u32, Position>) {
         let mut offsets = TopicPartitionList::with_capacity(positions.len());
-        let numbering = self.numbering().clone();
-        for (&id, position) in positions {
-            let Some((topic, partition)) = numbering.split(id) else {
-                continue;
-            };
-            let offset = Offset::Offset(position.offset);
+        for (topic, partition, offset) in self.group_offsets(positions) {
+            let offset = Offset::Offset(offset);
             if offsets
-                .add_partition_offset(topic, partition, offset)
+                .add_partition_offset(&topic, partition, offset)
                 .is_err()
             {
                 return;
@@ -414,7 +410,20 @@ impl Source for KafkaSource {
         }
     }
 
-    fn decided(&self, positions: &BTreeMap<u32, Position>) {
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(&self.cluster)
+    }
+
+    fn group_offsets(&self, positions: &BTreeMap<u32, Position>) -> Vec<GroupOffset> {
+        let numbering = self.numbering();
+        let offset = |(&id, position): (&u32, &Position)| {
+            let (topic, partition) = numbering.split(id)?;
+            Some((topic.to_owned(), partition, position.offset))
+        };
+        positions.iter().filter_map(offset).collect()
+    }
+
+    fn decided(&self, positions: &BTreeMap<u32, Position>, committed: bool) {
         let mut control = self.control();
         let Some(consumer) = control.consumer.clone() else {
             return;
@@ -425,7 +434,8 @@ impl Source for KafkaSource {
         let waiting = control
             .committed
             .is_some_and(|at| at.elapsed() < COMMIT_PATIENCE);
-        if !(waiting && context.committing.load(Ordering::Relaxed)) {
+        let under_way = waiting && context.committing.load(Ordering::Relaxed);
+        if !committed && !under_way {
             context.committing.store(true, Ordering::Relaxed);
             control.committed = Some(Instant::now());
             self.commit(&consumer, positions);

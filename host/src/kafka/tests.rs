@@ -399,7 +399,6 @@ fn rows_become_json_records_with_the_name_of_their_step() {
         schema: columns.schema(),
     };
     let sink = KafkaSink::open(
-        "test",
         &plan::Sink {
             name: "results".into(),
             inputs: vec![input("sessions"), input("anomalies.late")],
@@ -461,13 +460,16 @@ fn positions_of_decided_checkpoints_are_committed_for_monitors() {
     let until = Instant::now() + PATIENCE;
     while source.committed(&parts) != [Some(8)] {
         assert!(Instant::now() < until);
-        source.decided(&BTreeMap::from([(
-            0,
-            Position {
-                offset: 8,
-                record: 8,
-            },
-        )]));
+        source.decided(
+            &BTreeMap::from([(
+                0,
+                Position {
+                    offset: 8,
+                    record: 8,
+                },
+            )]),
+            false,
+        );
     }
 }
 

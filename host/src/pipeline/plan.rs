@@ -33,6 +33,28 @@ pub struct Plan {
     pub dead_letters: DeadLetters,
 }
 
+impl Plan {
+    /// The cluster whose transactions decide the checkpoints; `None` where the state alone does.
+    pub fn transactional(&self) -> Option<&Cluster> {
+        let exactly = self.host.delivery != Delivery::AtLeastOnce;
+        self.kafka_output()
+            .filter(|cluster| exactly && cluster.brokers != Brokers::Embedded)
+    }
+
+    /// The cluster of the Kafka sinks; without any, that of the dead letters.
+    pub fn kafka_output(&self) -> Option<&Cluster> {
+        let of_letters = match &self.dead_letters {
+            DeadLetters::Kafka { cluster, .. } => Some(cluster),
+            DeadLetters::File { .. } => None,
+        };
+        let of_sinks = self.sinks.iter().find_map(|sink| match &sink.connector {
+            SinkConnector::Kafka { cluster, .. } => Some(cluster),
+            _ => None,
+        });
+        of_sinks.or(of_letters)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Host {
     /// The state directory, absolute or relative to the working directory.

@@ -9,7 +9,12 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use redb::{Builder, Database, DatabaseError, Durability, ReadTransaction, WriteTransaction};
+use redb::backends::FileBackend;
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadTransaction, StorageBackend, WriteTransaction,
+};
+
+use super::checked::Checked;
 
 /// Why a file could not be read or written, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +39,12 @@ fault_from!(
     redb::TransactionError
 );
 
-/// Opens a file as a database: [`plain`], or a test's faulty twin of it.
-pub(super) type OpenFile = dyn Fn(&Builder, File) -> Result<Database, DatabaseError> + Send + Sync;
+/// What a database reads and writes a file through: [`plain`], or a test's faulty twin of it.
+pub(super) type OpenFile =
+    dyn Fn(File) -> Result<Box<dyn StorageBackend>, DatabaseError> + Send + Sync;
 
-pub(super) fn plain(builder: &Builder, file: File) -> Result<Database, DatabaseError> {
-    builder.create_file(file)
+pub(super) fn plain(file: File) -> Result<Box<dyn StorageBackend>, DatabaseError> {
+    Ok(Box::new(FileBackend::new(file)?))
 }
 
 #[derive(Debug)]
@@ -60,14 +66,14 @@ impl RedbFile {
             let beside = path.with_extension("new");
             let file = options().truncate(true).create(true).open(&beside)?;
             let made = Self {
-                db: open_file(&builder, file)?,
+                db: database(&builder, open_file(file)?)?,
             };
             made.write(first)?;
             drop(made);
             fs::rename(&beside, path)?;
             sync_directory(path)?;
         }
-        let db = open_file(&builder, options().open(path)?)?;
+        let db = database(&builder, open_file(options().open(path)?)?)?;
         Ok(Self { db })
     }
 
@@ -92,6 +98,10 @@ impl RedbFile {
     }
 }
 
+fn database(builder: &Builder, file: Box<dyn StorageBackend>) -> Result<Database, Fault> {
+    Ok(builder.create_with_backend(Checked::open(file)?)?)
+}
+
 fn options() -> OpenOptions {
     let mut options = File::options();
     options.read(true).write(true).mode(0o600);
@@ -99,7 +109,7 @@ fn options() -> OpenOptions {
 }
 
 /// A rename is durable once its directory is.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),

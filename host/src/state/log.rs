@@ -10,7 +10,7 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::file::{Fault, OpenFile, RedbFile};
 use super::store::{Prepared, Restored};
-use super::{FORMAT, Meta, blob};
+use super::{FORMAT, blob};
 use crate::limits::LOG_CACHE_BYTES;
 
 /// (checkpoint, step, chunk) -> [`blob`].
@@ -30,6 +30,8 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 const DECIDED: u8 = 1;
 const FINISHED: u8 = 2;
+/// A transaction outside decides this checkpoint: the log alone does not tell whether it is true.
+const IN_TRANSACTION: u8 = 4;
 pub(super) const SEGMENT_DROPPED: u8 = 0;
 pub(super) const SEGMENT_PUT: u8 = 1;
 
@@ -73,8 +75,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the log, or makes one for `identity`.
-    pub fn open(path: &Path, open_file: &OpenFile, identity: &Identity) -> Result<Self, Fault> {
+    /// Opens the log, or makes one for `identity`, which takes the place of the states `supersedes`.
+    pub fn open(
+        path: &Path,
+        open_file: &OpenFile,
+        identity: &Identity,
+        supersedes: &[[u8; 16]],
+    ) -> Result<Self, Fault> {
         let first = |tx: &WriteTransaction| {
             tx.open_table(CHANGES)?;
             tx.open_table(SEGMENTS)?;
@@ -82,6 +89,7 @@ impl Log {
             tx.open_table(CHECKPOINTS)?;
             tx.open_table(NAMES)?;
             tx.open_table(DROPPED)?;
+            put_meta(tx, "supersedes", supersedes.as_flattened())?;
             write_identity(tx, identity)
         };
         let file = RedbFile::open(path, LOG_CACHE_BYTES, open_file, first)?;
@@ -95,23 +103,30 @@ impl Log {
     /// Prepares a checkpoint and decides it, in one transaction.
     pub fn commit(&self, prepared: &Prepared) -> Result<Decided, Fault> {
         self.file.write(|tx| {
-            prepare(tx, prepared)?;
+            prepare(tx, prepared, 0)?;
             decide(tx, prepared.number)
         })?;
         Ok(Decided(prepared.number))
     }
 
-    /// Prepares a checkpoint and leaves its decision open.
-    #[cfg(test)]
-    pub fn prepare_only(&self, prepared: &Prepared) -> Result<(), Fault> {
-        self.file.write(|tx| prepare(tx, prepared))
+    /// Prepares a checkpoint that a transaction outside decides. The same write says what is known by now: that the one
+    /// before is decided.
+    pub fn prepare(&self, prepared: &Prepared) -> Result<(), Fault> {
+        self.file.write(|tx| {
+            if let Some(before) = prepared.number.checked_sub(1) {
+                decide_if_open(tx, before)?;
+            }
+            prepare(tx, prepared, IN_TRANSACTION)
+        })
     }
 
-    /// Takes back a checkpoint that was prepared and never decided.
-    pub fn drop_undecided(&self) -> Result<(), Fault> {
-        let Some(number) = undecided(&self.read()?)? else {
-            return Ok(());
-        };
+    /// The outcome of the transaction is known: checkpoint `number` is true.
+    pub fn decide(&self, number: u64) -> Result<(), Fault> {
+        self.file.write(|tx| decide(tx, number))
+    }
+
+    /// Takes back checkpoint `number`, which was prepared and never decided.
+    pub fn drop_undecided(&self, number: u64) -> Result<(), Fault> {
         self.file.write(|tx| {
             tx.open_table(CHECKPOINTS)?.remove(number)?;
             tx.open_table(UNMERGED)?.remove(number)?;
@@ -166,7 +181,7 @@ impl Log {
 }
 
 /// Writes all of a checkpoint but its decision.
-pub(super) fn prepare(tx: &WriteTransaction, prepared: &Prepared) -> Result<(), Fault> {
+fn prepare(tx: &WriteTransaction, prepared: &Prepared, flags: u8) -> Result<(), Fault> {
     let mut keys = 0;
     let mut bytes = 0;
     let mut changes = tx.open_table(CHANGES)?;
@@ -199,15 +214,28 @@ pub(super) fn prepare(tx: &WriteTransaction, prepared: &Prepared) -> Result<(), 
     }
     tx.open_table(UNMERGED)?
         .insert(prepared.number, (keys, bytes))?;
-    let mut record = vec![if prepared.finished { FINISHED } else { 0 }];
+    let mut record = vec![flags | if prepared.finished { FINISHED } else { 0 }];
     serde_json::to_writer(&mut record, &prepared.meta).map_err(|e| Fault(e.to_string()))?;
     tx.open_table(CHECKPOINTS)?
         .insert(prepared.number, record.as_slice())?;
     Ok(())
 }
 
+/// [`decide`], if that was not written yet.
+fn decide_if_open(tx: &WriteTransaction, number: u64) -> Result<(), Fault> {
+    let flags = {
+        let checkpoints = tx.open_table(CHECKPOINTS)?;
+        let record = checkpoints.get(number)?;
+        record.and_then(|record| record.value().first().copied())
+    };
+    match flags {
+        Some(flags) if flags & DECIDED == 0 => decide(tx, number),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the prepared checkpoint `number` the true one; the record of the one before is needed no more.
-pub(super) fn decide(tx: &WriteTransaction, number: u64) -> Result<(), Fault> {
+fn decide(tx: &WriteTransaction, number: u64) -> Result<(), Fault> {
     let mut checkpoints = tx.open_table(CHECKPOINTS)?;
     let mut record = match checkpoints.get(number)? {
         Some(record) => record.value().to_vec(),
@@ -223,28 +251,33 @@ pub(super) fn decide(tx: &WriteTransaction, number: u64) -> Result<(), Fault> {
 pub(super) fn latest(tx: &ReadTransaction) -> Result<Option<(Decided, Restored)>, Fault> {
     for row in tx.open_table(CHECKPOINTS)?.iter()?.rev() {
         let (number, record) = row?;
-        let number = number.value();
-        let (flags, meta) = (record.value().split_first()).ok_or_else(|| malformed(number))?;
+        let (flags, restored) = restored(number.value(), record.value())?;
         if flags & DECIDED != 0 {
-            let meta: Meta = serde_json::from_slice(meta).map_err(|_| malformed(number))?;
-            let restored = Restored {
-                number,
-                meta,
-                finished: flags & FINISHED != 0,
-            };
-            return Ok(Some((Decided(number), restored)));
+            return Ok(Some((Decided(restored.number), restored)));
         }
     }
     Ok(None)
 }
 
-pub(super) fn undecided(tx: &ReadTransaction) -> Result<Option<u64>, Fault> {
+/// The checkpoint after the last decided one, if one was prepared.
+pub(super) fn undecided(tx: &ReadTransaction) -> Result<Option<Restored>, Fault> {
     let checkpoints = tx.open_table(CHECKPOINTS)?;
     let Some((number, record)) = checkpoints.last()? else {
         return Ok(None);
     };
-    let flags = *(record.value().first()).ok_or_else(|| malformed(number.value()))?;
-    Ok((flags & DECIDED == 0).then(|| number.value()))
+    let (flags, restored) = restored(number.value(), record.value())?;
+    Ok((flags & DECIDED == 0).then_some(restored))
+}
+
+fn restored(number: u64, record: &[u8]) -> Result<(u8, Restored), Fault> {
+    let (&flags, meta) = record.split_first().ok_or_else(|| malformed(number))?;
+    let restored = Restored {
+        number,
+        meta: serde_json::from_slice(meta).map_err(|_| malformed(number))?,
+        finished: flags & FINISHED != 0,
+        in_transaction: flags & IN_TRANSACTION != 0,
+    };
+    Ok((flags, restored))
 }
 
 fn malformed(number: u64) -> Fault {
@@ -318,6 +351,30 @@ pub(super) fn read_identity(tx: &ReadTransaction) -> Result<Identity, Fault> {
         pipeline: String::from_utf8(bytes("pipeline")?).map_err(|_| foreign())?,
         key_groups: u16::from_le_bytes(bytes("key_groups")?.try_into().map_err(|_| foreign())?),
     })
+}
+
+/// The ids of the state at `path` and of those that it takes the place of, as far as it can be read.
+pub(super) fn past(path: &Path) -> Result<Vec<[u8; 16]>, Fault> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let never = |_: &WriteTransaction| Err(Fault("there is no state".into()));
+    let file = RedbFile::open(path, LOG_CACHE_BYTES, &super::file::plain, never)?;
+    let tx = file.read()?;
+    let identity = read_identity(&tx)?;
+    let mut ids = supersedes(&tx)?;
+    if identity.format == FORMAT {
+        ids.push(identity.state_id);
+    }
+    Ok(ids)
+}
+
+/// The states that this one takes the place of.
+pub(super) fn supersedes(tx: &ReadTransaction) -> Result<Vec<[u8; 16]>, Fault> {
+    let meta = tx.open_table(META)?;
+    let bytes = meta.get("supersedes")?;
+    let ids = bytes.as_ref().map_or(&[][..], |bytes| bytes.value());
+    Ok(ids.as_chunks().0.to_vec())
 }
 
 pub(super) fn put_meta(tx: &WriteTransaction, name: &str, value: &[u8]) -> Result<(), Fault> {

@@ -5,13 +5,16 @@
 
 mod alarms;
 mod blob;
+mod checked;
 mod file;
 pub mod key;
 pub mod keyed;
+mod lineage;
 mod log;
 mod merge;
 mod merged;
 mod newest;
+mod overlay;
 pub mod peek;
 mod segment;
 mod segments;
@@ -19,11 +22,12 @@ pub mod store;
 
 use serde::{Deserialize, Serialize};
 
+pub use lineage::{parse as parse_state_id, shown as show_state_id};
 pub use segment::{Fault, PutSegment, SegmentId, SegmentSource, Segments};
 pub use store::{Prepared, Restored, Store};
 
 /// Version of everything `docs/state-format.md` describes. Another one on disk is refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// What one step changed on one worker since the last checkpoint.
 #[derive(Debug, Default)]

@@ -101,11 +101,13 @@ impl Run {
 
     fn advance(&mut self) -> Result<bool, Fault> {
         if self.next == self.blob.len() {
-            let Some(row) = self.blobs.next() else {
+            // Where reading fails the run is still in its heap, and compared: it has to be whole then.
+            (self.key, self.value) = (0..0, None);
+            let Some(row) = self.blobs.next().transpose()? else {
                 return Ok(false);
             };
             self.blob.clear();
-            self.blob.extend_from_slice(row?.1.value());
+            self.blob.extend_from_slice(row.1.value());
             self.next = 0;
         }
         let Some(((key, value), rest)) = blob::read(&self.blob[self.next..])? else {

@@ -3,6 +3,7 @@
 //! Not the place where a step looks up a key (that is [`super::keyed`]). Invariant: what [`Store::load`] and
 //! [`Store::segment_ids`] give is the state of exactly one checkpoint, [`Store::latest`].
 
+mod deciding;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,9 @@ use super::log::{self, Identity, Log};
 use super::merge::{Files, MergeRule, Merger, lock};
 use super::merged::{self, Merged};
 use super::newest::Newest;
-use super::{Delta, FORMAT, Meta, SegmentId, segments};
+use deciding::Known;
+
+use super::{Delta, FORMAT, Meta, SegmentId, lineage, segments};
 use crate::error::StateError;
 
 pub(super) const LOCK_FILE: &str = "lock";
@@ -43,12 +46,14 @@ pub struct Prepared {
     pub finished: bool,
 }
 
-/// The last decided checkpoint.
+/// A checkpoint as the log has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Restored {
     pub number: u64,
     pub meta: Meta,
     pub finished: bool,
+    /// A transaction outside decided it, or is to.
+    pub in_transaction: bool,
 }
 
 /// An open state directory.
@@ -57,8 +62,9 @@ pub struct Store {
     dir: PathBuf,
     identity: Identity,
     incarnation: u64,
+    supersedes: Vec<[u8; 16]>,
     names: Mutex<log::Names>,
-    latest: Mutex<Option<Restored>>,
+    known: Mutex<Known>,
     /// Set by the first commit that fails: the files have to be opened anew.
     broken: Mutex<bool>,
     // Dropped in this order: the thread, the files it uses, the lock that keeps others out.
@@ -100,18 +106,25 @@ impl Store {
         let (files, identity) = open_files(dir, &asked, open_file)?;
         let fault = |fault| store_error(dir, fault);
         let incarnation = files.log.begin_incarnation().map_err(fault)?;
-        files.log.drop_undecided().map_err(fault)?;
         let read = files.log.read().map_err(fault)?;
         let latest = log::latest(&read).map_err(fault)?;
+        let known = Known {
+            latest: latest.map(|(_, restored)| restored),
+            settled: true,
+            undecided: log::undecided(&read).map_err(fault)?,
+        };
         let names = log::names(&read).map_err(fault)?;
+        let supersedes = log::supersedes(&read).map_err(fault)?;
+        lineage::clear(dir).map_err(|e| fault(e.into()))?;
         let files = Arc::new(files);
         let merger = Merger::start(files.clone(), rule).map_err(|e| fault(e.into()))?;
         Ok(Self {
             dir: dir.into(),
             identity,
             incarnation,
+            supersedes,
             names: Mutex::new(names),
-            latest: Mutex::new(latest.map(|(_, restored)| restored)),
+            known: Mutex::new(known),
             broken: Mutex::new(false),
             merger,
             files,
@@ -124,9 +137,13 @@ impl Store {
         dir.join(LOG_FILE).exists()
     }
 
-    /// Deletes the state in `dir`, of whatever pipeline or version. Other files in the directory stay.
+    /// Deletes the state in `dir`, of whatever pipeline or version; the next one made there takes its place. Other files
+    /// in the directory stay.
     pub fn reset(dir: &Path) -> Result<(), StateError> {
         let _lock = lock_directory(dir)?;
+        // Of a state that cannot be read the id cannot be kept either: its last decision will tell it.
+        let past = log::past(&dir.join(LOG_FILE)).unwrap_or_default();
+        lineage::add(dir, &past).map_err(|e| unusable(dir, e.to_string()))?;
         // The log goes first: without it nothing of the other file is ever believed.
         for name in [LOG_FILE, MERGED_FILE, "log.new", "state.new"] {
             match std::fs::remove_file(dir.join(name)) {
@@ -152,6 +169,20 @@ impl Store {
         self.identity.state_id
     }
 
+    /// The states whose decisions this one takes for its own past.
+    pub fn supersedes(&self) -> &[[u8; 16]] {
+        &self.supersedes
+    }
+
+    /// The state made next in `dir`, which has none, takes the place of the state `id`, durably.
+    pub fn supersede(dir: &Path, id: [u8; 16]) -> Result<(), StateError> {
+        let _lock = lock_directory(dir)?;
+        if Self::exists(dir) {
+            return Err(unusable(dir, "holds a state: reset it first".into()));
+        }
+        lineage::add(dir, &[id]).map_err(|e| unusable(dir, e.to_string()))
+    }
+
     /// How often this state was opened, this time included. Grows durably at each open.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
@@ -163,7 +194,13 @@ impl Store {
 
     /// The last decided checkpoint; `None` before checkpoint 0.
     pub fn latest(&self) -> Option<Restored> {
-        lock(&self.latest).clone()
+        lock(&self.known).latest.clone()
+    }
+
+    /// The checkpoint after [`latest`](Self::latest) that was prepared and whose transaction may have been committed or
+    /// not. Until [`resolve`](Self::resolve) says which, nothing can follow.
+    pub fn undecided(&self) -> Option<Restored> {
+        lock(&self.known).undecided.clone()
     }
 
     /// The number of a step, the same for the life of the state; a name not seen before gets a new one, durably.
@@ -226,33 +263,6 @@ impl Store {
     ) -> Result<Option<Vec<Vec<u8>>>, StateError> {
         let snapshot = self.fault(self.files.snapshot())?;
         self.fault(segments::bytes(&snapshot, step, ids))
-    }
-
-    /// Writes a checkpoint and decides it: when this returns `Ok` it is durable and [`latest`](Self::latest).
-    ///
-    /// # Errors
-    /// Any error is final: drop this store and everything in memory, open anew and go on from `latest`, which is then
-    /// this checkpoint or the one before. A failure of the merge in the background is told here, too.
-    pub fn commit(&self, prepared: Prepared) -> Result<(), StateError> {
-        self.check_whole()?;
-        let mut latest = lock(&self.latest);
-        let expected = latest.as_ref().map_or(0, |l| l.number + 1);
-        if prepared.number != expected {
-            let cause = format!("checkpoint {} follows, {expected} was due", prepared.number);
-            return self.fault(Err(Fault(cause)));
-        }
-        if let Err(fault) = self.files.log.commit(&prepared) {
-            *lock(&self.broken) = true;
-            return self.fault(Err(fault));
-        }
-        *latest = Some(Restored {
-            number: prepared.number,
-            meta: prepared.meta,
-            finished: prepared.finished,
-        });
-        drop(latest);
-        self.merger.decided();
-        Ok(())
     }
 
     /// Moves everything decided from the log into `state.redb` now instead of when it is worthwhile.
@@ -360,7 +370,8 @@ fn open_files(
         let cause = "log.redb is missing beside state.redb; restore it, or run `tidemill reset` to begin anew";
         return Err(unusable(dir, cause.into()));
     }
-    let log = Log::open(&log_path, open_file, asked).map_err(fault)?;
+    let past = lineage::read(dir).map_err(|e| unusable(dir, e.to_string()))?;
+    let log = Log::open(&log_path, open_file, asked, &past).map_err(fault)?;
     let read = log.read().map_err(fault)?;
     let identity = log::read_identity(&read).map_err(fault)?;
     check_identity(dir, &identity, asked)?;

@@ -1,47 +1,49 @@
-//! The process of a test's Kafka: its libraries, its settings, its life.
+//! The process of a test's Kafka: its directory, its settings, its life.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard};
 
 use tempfile::TempDir;
 
+use super::libraries::libraries;
+use super::settings::Settings;
 use crate::support::process::spawn_bound;
 
-const VERSION: &str = "4.3.0";
+/// The same for all nodes of a cluster; clusters of two tests never meet.
+const CLUSTER_ID: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 
-/// One node of Kafka: its directory, its port and, while it runs, its process.
+/// One node of Kafka: its directory and, while it runs, its process.
 pub(super) struct Node {
     libraries: PathBuf,
     dir: TempDir,
-    pub(super) port: u16,
-    pub(super) tls_port: u16,
+    /// Most memory of the Java heap, as Java writes it.
+    heap: &'static str,
     process: Mutex<Option<Child>>,
 }
 
 impl Node {
-    /// Writes the settings and formats the storage.
-    pub(super) fn format() -> Result<Self, String> {
-        let libraries = libraries()?;
-        let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let ports = free_ports().map_err(|error| error.to_string())?;
-        certify(dir.path())?;
-        let settings = settings(dir.path(), ports);
-        fs::write(dir.path().join("server.properties"), settings)
-            .map_err(|error| error.to_string())?;
+    /// Writes the settings into `dir` and formats the storage, with more arguments of Kafka's tool for that.
+    pub(super) fn format(
+        dir: TempDir,
+        heap: &'static str,
+        settings: &Settings,
+        more: &[String],
+    ) -> Result<Self, String> {
+        let file = dir.path().join("server.properties");
+        fs::write(&file, settings.text(dir.path())).map_err(|error| error.to_string())?;
         let node = Self {
-            libraries,
+            libraries: libraries()?,
             dir,
-            port: ports[0],
-            tls_port: ports[1],
+            heap,
             process: Mutex::new(None),
         };
         let output = node
             .java("kafka.tools.StorageTool")
-            .args(["format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"])
-            .arg(node.dir.path().join("server.properties"))
+            .args(["format", "-t", CLUSTER_ID, "-c"])
+            .arg(file)
+            .args(more)
             .output()
             .map_err(|error| format!("java: {error}"))?;
         match output.status.success() {
@@ -57,15 +59,24 @@ impl Node {
     fn java(&self, class: &str) -> Command {
         let mut command = Command::new("java");
         command
-            .args([
-                "-Xmx512m",
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-                "-cp",
-            ])
+            .arg(format!("-Xmx{}", self.heap))
+            .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
             .arg(self.libraries.join("*"))
             .arg(class);
         command
+    }
+
+    /// Runs one of Kafka's tools. Panics if it fails.
+    pub(super) fn tool(&self, class: &str, arguments: &[&str]) -> Output {
+        let output = self.java(class).args(arguments).output();
+        let output = output.expect("java starts");
+        assert!(
+            output.status.success(),
+            "{class} {arguments:?}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output
     }
 
     pub(super) fn launch(&self) {
@@ -99,15 +110,14 @@ impl Node {
             .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
         self.process
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// What the TLS listener's clients are to trust.
-    pub(super) fn certificate(&self) -> PathBuf {
-        self.dir.path().join("broker.pem")
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     fn log(&self) -> PathBuf {
@@ -127,139 +137,4 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Ports that nobody listened on a moment ago.
-fn free_ports() -> std::io::Result<[u16; 3]> {
-    let listen = || TcpListener::bind("127.0.0.1:0");
-    let sockets = [listen()?, listen()?, listen()?];
-    let port = |socket: &TcpListener| socket.local_addr().map(|address| address.port());
-    Ok([port(&sockets[0])?, port(&sockets[1])?, port(&sockets[2])?])
-}
-
-/// Makes a key for the broker, and a certificate that nobody has signed but itself.
-fn certify(dir: &Path) -> Result<(), String> {
-    let common = [
-        "-keystore",
-        "broker.p12",
-        "-storetype",
-        "PKCS12",
-        "-storepass",
-        "changeit",
-        "-alias",
-        "broker",
-    ];
-    let make: &[&str] = &[
-        "-genkeypair",
-        "-keyalg",
-        "EC",
-        "-dname",
-        "CN=127.0.0.1",
-        "-ext",
-        "san=ip:127.0.0.1",
-    ];
-    let export: &[&str] = &["-exportcert", "-rfc", "-file", "broker.pem"];
-    for step in [make, export] {
-        let output = Command::new("keytool")
-            .args(step)
-            .args(common)
-            .current_dir(dir)
-            .output();
-        let output = output.map_err(|error| format!("keytool: {error}"))?;
-        if !output.status.success() {
-            return Err(format!(
-                "keytool: {}",
-                String::from_utf8_lossy(&output.stdout)
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// One node with a plain listener and one with TLS and passwords.
-fn settings(dir: &Path, [port, tls, controller]: [u16; 3]) -> String {
-    format!(
-        "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},SAFE://127.0.0.1:{tls},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SAFE://127.0.0.1:{tls}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SAFE:SASL_SSL,CONTROLLER:PLAINTEXT
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-sasl.enabled.mechanisms=PLAIN
-listener.name.safe.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_app=\"right\";
-ssl.keystore.location={dir}/broker.p12
-ssl.keystore.type=PKCS12
-ssl.keystore.password=changeit
-ssl.key.password=changeit
-log.dirs={dir}/data
-offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
-transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-group.initial.rebalance.delay.ms=0
-",
-        dir = dir.display()
-    )
-}
-
-/// The directory of Kafka's libraries, fetched through Maven at first.
-fn libraries() -> Result<PathBuf, String> {
-    static FETCHED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    FETCHED.get_or_init(fetch).clone()
-}
-
-fn fetch() -> Result<PathBuf, String> {
-    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let complete = base.join(format!("kafka-{VERSION}"));
-    if complete.is_dir() {
-        return Ok(complete);
-    }
-    let told = |error: std::io::Error| format!("{}: {error}", base.display());
-    fs::create_dir_all(base).map_err(told)?;
-    let work = tempfile::tempdir_in(base).map_err(told)?;
-    fs::write(work.path().join("pom.xml"), pom()).map_err(told)?;
-    let output = Command::new("mvn")
-        .args([
-            "-q",
-            "-B",
-            "dependency:copy-dependencies",
-            "-DoutputDirectory=libs",
-        ])
-        .current_dir(work.path())
-        .output()
-        .map_err(|error| format!("mvn: {error}"))?;
-    if !output.status.success() {
-        return Err(format!(
-            "Maven could not fetch Kafka: {}",
-            String::from_utf8_lossy(&output.stdout)
-        ));
-    }
-    match fs::rename(work.path().join("libs"), &complete) {
-        // Another test process was faster.
-        Err(_) if complete.is_dir() => Ok(complete),
-        Err(error) => Err(told(error)),
-        Ok(()) => Ok(complete),
-    }
-}
-
-fn pom() -> String {
-    let dependency = |(group, artifact, version): (&str, &str, &str)| {
-        format!(
-            "<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId><version>{version}</version></dependency>"
-        )
-    };
-    let dependencies: String = [
-        ("org.apache.kafka", "kafka_2.13", VERSION),
-        ("org.apache.kafka", "kafka-tools", VERSION),
-        ("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.3"),
-    ]
-    .map(dependency)
-    .concat();
-    format!(
-        "<project><modelVersion>4.0.0</modelVersion><groupId>tidemill</groupId><artifactId>test-kafka</artifactId>\
-         <version>1</version><dependencies>{dependencies}</dependencies></project>"
-    )
 }

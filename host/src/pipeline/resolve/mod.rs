@@ -103,6 +103,7 @@ impl<'s> Resolver<'s> {
         self.clashes();
         self.delivery();
         self.transactions();
+        self.one_cluster(&sinks);
         self.webhook_delivery();
         self.unused();
         let host = self.host()?;
@@ -276,13 +277,6 @@ impl<'s> Resolver<'s> {
             self.findings
                 .error(delivery.span, "the embedded broker has no exactly-once delivery")
                 .help("leave `delivery` out, or use a real broker: it has no transactions and forgets all at exit");
-        } else if self.writes_to_kafka() {
-            self.findings
-                .error(
-                    delivery.span,
-                    "`delivery = \"exactly-once\"` with output to Kafka is not supported yet",
-                )
-                .help("leave `delivery` out: Kafka sinks then deliver at least once");
         }
     }
 

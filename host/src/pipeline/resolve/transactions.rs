@@ -8,7 +8,7 @@ use super::Resolver;
 use crate::limits::{
     CHECKPOINTS_PER_TRANSACTION_TIMEOUT, TRANSACTION_TIMEOUT_DEFAULT, TRANSACTION_TIMEOUT_MAX,
 };
-use crate::pipeline::plan::Delivery;
+use crate::pipeline::plan::{self, Brokers, Cluster, Delivery, SinkConnector};
 use crate::pipeline::spec;
 use crate::pipeline::values::show_duration;
 use crate::time::Micros;
@@ -47,6 +47,43 @@ impl Resolver<'_> {
         self.findings
             .error(span.unwrap_or_default(), message)
             .help(remedy(every, timeout));
+    }
+
+    /// Refuses exactly-once sinks on several clusters: no transaction spans two.
+    pub(super) fn one_cluster(&mut self, sinks: &[Option<plan::Sink>]) {
+        if matches!(&self.spec.host.delivery, Some(d) if d.value == Delivery::AtLeastOnce) {
+            return;
+        }
+        let mut first: Option<(&spec::Sink, &Cluster)> = None;
+        for (written, sink) in self.spec.sinks.iter().zip(sinks) {
+            let Some(SinkConnector::Kafka { cluster, .. }) = sink.as_ref().map(|s| &s.connector)
+            else {
+                continue;
+            };
+            if cluster.brokers == Brokers::Embedded {
+                continue;
+            }
+            let Some((other, same)) = first else {
+                first = Some((written, cluster));
+                continue;
+            };
+            if same == cluster {
+                continue;
+            }
+            let what = match same.brokers == cluster.brokers {
+                true => "other properties than",
+                false => "another Kafka cluster than",
+            };
+            let message = format!(
+                "sink `{}` has {what} sink `{}`, and one transaction writes to both",
+                written.name.value, other.name.value
+            );
+            self.findings
+                .error(written.name.span, message)
+                .first(other.name.span)
+                .help("write the connection once, under [kafka], or set delivery = \"at-least-once\" under [host]");
+            return;
+        }
     }
 }
 

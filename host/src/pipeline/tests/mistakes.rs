@@ -197,8 +197,12 @@ fn kafka() {
             &["put the name in quotes"],
         ),
         (
-            "[host]\ndelivery = «\"exactly-once\"\n[kafka]\nbrokers = \"h:1\"\n[sinks.s]\nfrom = \"clicks\"\nkafka = { topic = \"t\" }\n",
-            &["with output to Kafka is not supported yet"],
+            "[kafka]\nbrokers = \"h:1\"\n[sinks.a]\nfrom = \"clicks\"\nkafka = { topic = \"t\" }\n[sinks.«b]\nfrom = \"clicks\"\nkafka = { topic = \"u\", brokers = \"i:1\" }\n",
+            &["sink `b` has another Kafka cluster than sink `a`"],
+        ),
+        (
+            "[kafka]\nbrokers = \"h:1\"\n[sinks.a]\nfrom = \"clicks\"\nkafka = { topic = \"t\" }\n[sinks.«b]\nfrom = \"clicks\"\nkafka = { topic = \"u\", properties = { \"linger.ms\" = \"9\" } }\n",
+            &["sink `b` has other properties than sink `a`"],
         ),
         (
             "[host]\ndelivery = «\"exactly-once\"\n[kafka]\nbrokers = \"embedded\"\n",

@@ -64,7 +64,7 @@ fn kinds_of_windows() {
         ),
         (
             "window = { sliding = \"5m\", every = «\"2m\" }",
-            &["does not divide", "every = \"100s\""],
+            &["write every = \"100s\""],
         ),
         (
             "window = { sliding = \"5m\", every = «\"10m\" }",
