@@ -3,8 +3,12 @@
 mod cluster;
 mod doctor;
 mod ecommerce;
+mod exactly;
+mod failover;
 mod faults;
+mod growth;
 mod inputs;
+mod losses;
 mod proxied;
 mod reading;
 mod resets;
@@ -29,7 +33,11 @@ pub fn trials() -> Vec<Trial> {
         inputs::tests(),
         faults::tests(),
         ecommerce::tests(),
+        exactly::tests(),
         resets::tests(),
+        losses::tests(),
+        growth::tests(),
+        failover::tests(),
         proxied::tests(),
         cluster::tests(),
         doctor::tests(),

@@ -123,7 +123,22 @@ fn sources(status: &Status, width: Option<usize>) -> String {
             s.watermark.map_or("-".into(), screen::time),
         ]
     });
-    table::render(&head, &rows.collect::<Vec<_>>(), width)
+    table::render(&head, &rows.collect::<Vec<_>>(), width) + &troubles(status)
+}
+
+/// What a column has no room for: a line for each source that waits or has lost records.
+fn troubles(status: &Status) -> String {
+    let mut lines = String::new();
+    for s in &status.sources {
+        let name = terminal::escape(&s.name);
+        if let Some(why) = &s.waiting {
+            lines += &format!("{name} waits: {}\n", terminal::escape(why));
+        }
+        if !s.lost.is_none() {
+            lines += &format!("{name} has lost {}\n", s.lost);
+        }
+    }
+    lines
 }
 
 fn steps(status: &Status, width: Option<usize>) -> String {

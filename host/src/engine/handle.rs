@@ -217,7 +217,10 @@ impl Control for Handle {
         let coordinator = shared.coordinator();
         let epoch = coordinator.epoch();
         let seen: Vec<_> = (0..plan.sources.len())
-            .map(|i| (coordinator.lag(i), coordinator.source_watermark(i)))
+            .map(|i| {
+                let watermark = coordinator.source_watermark(i);
+                (coordinator.lag(i), watermark, coordinator.lost(i))
+            })
             .collect();
         drop(coordinator);
         let source = |(i, s): (usize, &crate::pipeline::plan::Source)| SourceStatus {
@@ -227,6 +230,8 @@ impl Control for Handle {
             lag: seen[i].0,
             watermark: shown(seen[i].1),
             bad: m.sources[i].bad.load(Relaxed),
+            lost: seen[i].2,
+            waiting: shared.sources[i].waiting(),
         };
         let sink = |(i, s): (usize, &crate::pipeline::plan::Sink)| SinkStatus {
             name: s.name.clone(),

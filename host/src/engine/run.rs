@@ -81,8 +81,11 @@ impl Running {
             return Err(error);
         }
         closed
-            .map(drop)
-            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))
+            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))?;
+        match shared.grown() {
+            Some(what) => Err(RunError::Grown(what.to_owned())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -122,7 +125,7 @@ fn commit_all(
     loop {
         let done = match queue.recv_timeout(SETTLE_AFTER) {
             Ok(Job::Commit(frozen)) => checkpointer.commit(*frozen, shared),
-            Err(RecvTimeoutError::Timeout) => checkpointer.settle(),
+            Err(RecvTimeoutError::Timeout) => checkpointer.idle(shared),
             Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
         };
         if let Err(error) = done {

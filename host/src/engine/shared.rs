@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::engine::checkpoint::Frozen;
@@ -42,6 +42,8 @@ pub struct Shared {
     frozen: Rendezvous<Vec<Delta>, Result<(), ()>>,
     coordinator: Mutex<Coordinator>,
     failure: Mutex<Option<RunError>>,
+    /// A source has more to read than the run began with.
+    grown: OnceLock<String>,
     decided: Mutex<Decided>,
     checkpoints: SyncSender<Job>,
     /// The embedded broker outlives all that talk to it: fields are dropped in their order.
@@ -103,6 +105,7 @@ impl Shared {
             frozen: Rendezvous::new(workers),
             coordinator: Mutex::new(parts.coordinator),
             failure: Mutex::default(),
+            grown: OnceLock::new(),
             decided: Mutex::new(Decided {
                 number: parts.decided,
                 at: now,
@@ -136,6 +139,10 @@ impl Shared {
             let mut coordinator = self.coordinator();
             if self.sinks.iter().any(|s| s.is_due()) {
                 coordinator.want_checkpoint();
+            }
+            if let Some(what) = self.sources.iter().find_map(|s| s.grown()) {
+                self.grown.get_or_init(|| what);
+                coordinator.stop();
             }
             coordinator.decide(reports, self.clock.elapsed(), self.clock.now())
         })
@@ -262,6 +269,11 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    /// Why the run has ended although nobody asked it to: it is to be opened again.
+    pub fn grown(&self) -> Option<&str> {
+        self.grown.get().map(String::as_str)
     }
 
     pub fn has_failed(&self) -> bool {
