@@ -137,7 +137,7 @@ fn state() {
     let (code, out, err) = doctor(&pipeline, &[]);
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(
-        out.contains("mode 0700") && out.contains("the last decided checkpoint is"),
+        out.contains("mode 0700") && out.contains("its last checkpoint is"),
         "{out}"
     );
     assert!(before == log(), "the doctor changed the state");

@@ -16,6 +16,7 @@ mod log;
 mod merge;
 mod merged;
 mod newest;
+mod overlay;
 pub mod peek;
 pub mod reader;
 pub mod replace;
