@@ -1,6 +1,7 @@
 //! Snapshots of a pipeline under load, put back here and elsewhere; what is damaged, foreign or unfinished is refused.
 
 mod crashes;
+mod documented;
 mod looking;
 mod refusals;
 mod restoring;
@@ -20,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
     let all = [
         restoring::trials(),
         crashes::trials(),
+        documented::trials(),
         refusals::trials(),
         looking::trials(),
     ];
