@@ -14,6 +14,7 @@ mod examples;
 mod files;
 mod inputs;
 mod kafka;
+mod memory;
 mod model;
 mod pauses;
 mod pipelines;
@@ -39,6 +40,7 @@ fn main() {
     trials.extend(driver::trials());
     trials.extend(model::trials());
     trials.extend(bounded::trials());
+    trials.extend(memory::trials());
     trials.extend(duckdb::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());
