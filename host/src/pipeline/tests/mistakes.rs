@@ -127,7 +127,7 @@ fn name_and_host() {
         ("name = \"p\"\n[host]\nkey_groups = «99999", &["1 to 32768"]),
         (
             "name = \"p\"\n[host]\nstate_memory = «\"10KB\"",
-            &["`state_memory` is below 1MB"],
+            &["`state_memory` is below 64KB"],
         ),
         (
             "name = \"p\"\n[host]\nstate_memory = «1000000",
