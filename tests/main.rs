@@ -6,6 +6,7 @@
 mod bounded;
 mod commands;
 mod crash;
+mod doctor;
 mod driver;
 mod duckdb;
 mod editing;
@@ -20,6 +21,7 @@ mod pauses;
 mod pipelines;
 mod postgres;
 mod proxy;
+mod snapshots;
 mod support;
 mod swaps;
 mod webhook;
@@ -42,6 +44,8 @@ fn main() {
     trials.extend(model::trials());
     trials.extend(bounded::trials());
     trials.extend(duckdb::trials());
+    trials.extend(doctor::trials());
+    trials.extend(snapshots::trials());
     trials.extend(swaps::trials());
     trials.extend(pauses::trials());
     trials.extend(webhook::trials());

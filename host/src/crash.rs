@@ -1,4 +1,4 @@
-//! Named points of the checkpoint protocol at which a drill may end the process, as a power cut would.
+//! Named points of checkpoints, snapshots and restores at which a drill may end the process, as a power cut would.
 //!
 //! `TIDEMILL_CRASH_AT=NAME` aborts at the first pass of the point `NAME`, `NAME:3` at the third. Always compiled in: what
 //! is drilled is what runs. Costs a look at one variable a pass; no point lies on the way of a record.
@@ -30,6 +30,17 @@ pub const POINTS: &[&str] = &[
     "decided",
     "followers-done",
     "released",
+    "snapshot-begun",
+    "snapshot-copied",
+    "snapshot-hashed",
+    "snapshot-whole",
+    "restore-copied",
+    "restore-ready",
+    "restore-marked",
+    "restore-aside",
+    "restore-cleared",
+    "restore-placing",
+    "restore-placed",
 ];
 
 struct Drill {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -322,6 +322,25 @@ impl Broker {
         }
     }
 
+    /// Deletes a topic and creates another of its name.
+    pub fn create_anew(&self, topic: &str, partitions: u32) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().expect("an admin client");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let deleted = runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()));
+        for result in deleted.expect("delete_topics") {
+            result.expect("topic deleted");
+        }
+        let until = Instant::now() + ANSWER_WITHIN;
+        // The broker may need a moment to forget it.
+        while let Err(error) = admin::create_topic(&self.cluster(), topic, partitions, 1, &[]) {
+            assert!(Instant::now() < until, "{topic} created anew: {error}");
+            std::thread::yield_now();
+        }
+    }
+
     /// The offset that a group has committed.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<i64> {
         let mut config = self.client();
@@ -335,6 +354,45 @@ impl Broker {
         match found.elements()[0].offset() {
             Offset::Offset(offset) => Some(offset),
             _ => None,
+        }
+    }
+
+    /// Commits an offset of a group without members, as an operator's tool does.
+    pub fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) {
+        let mut config = self.client();
+        config.set("group.id", group);
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut offsets = TopicPartitionList::new();
+        offsets
+            .add_partition_offset(topic, partition, Offset::Offset(offset))
+            .expect("a valid offset");
+        consumer
+            .commit(&offsets, CommitMode::Sync)
+            .expect("committed");
+    }
+
+    /// Deletes a topic; returns when the broker no longer knows it.
+    pub fn delete_topic(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            self.client().create().expect("an admin client");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let deleted = runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()));
+        for result in deleted.expect("delete_topics") {
+            result.expect("topic deleted");
+        }
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        let until = Instant::now() + ANSWER_WITHIN;
+        let known = || {
+            let metadata = consumer
+                .fetch_metadata(Some(topic), ANSWER_WITHIN)
+                .expect("metadata");
+            metadata.topics().iter().any(|t| t.error().is_none())
+        };
+        while known() {
+            assert!(Instant::now() < until, "{topic} is still there");
+            std::thread::yield_now();
         }
     }
 

@@ -85,7 +85,16 @@ pub fn summary(status: &Status) -> String {
         steps.collect::<Vec<_>>().join(", "),
         table::thousands(status.dead_letters),
         table::thousands(status.steps.iter().map(|s| s.late).sum()),
-    )
+    ) + &lost(status)
+}
+
+/// A line for each source that has lost records.
+fn lost(status: &Status) -> String {
+    let sources = status.sources.iter().filter(|s| !s.lost.is_none());
+    let line = |s: &crate::engine::control::SourceStatus| {
+        format!("  lost:         {} of {}\n", s.lost, escape(&s.name))
+    };
+    sources.map(line).collect()
 }
 
 /// `1 worker`, `2 workers`

@@ -163,6 +163,11 @@ impl Session {
                 Err(error) if error.is_doubt() && !self.stop.is_asked() => {
                     self.begin_again(error, &mut pace)?;
                 }
+                // It ended at a checkpoint, as was asked for.
+                Err(RunError::Grown(_)) => {
+                    self.supervisor.rest(RunState::Finished);
+                    return Ok(());
+                }
                 ended => {
                     self.supervisor.rest(RunState::Finished);
                     return ended.map_err(Failure::from);

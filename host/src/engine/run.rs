@@ -30,7 +30,9 @@ impl Engine {
     /// Starts the threads.
     pub fn start(self) -> Result<Running, RunError> {
         let shared = self.shared;
-        let handle = Arc::new(Handle::new(shared.clone(), self.runtime, self.versions));
+        let store = self.checkpointer.watch_store();
+        let handle = Handle::new(shared.clone(), store, self.runtime, self.versions);
+        let handle = Arc::new(handle);
         let (queue, checkpointer, of) = (self.queue, self.checkpointer, shared.clone());
         let checkpoints = spawn("checkpoint".into(), move || {
             commit_all(checkpointer, &queue, &of)
@@ -81,8 +83,11 @@ impl Running {
             return Err(error);
         }
         closed
-            .map(drop)
-            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))
+            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))?;
+        match shared.grown() {
+            Some(what) => Err(RunError::Grown(what.to_owned())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -125,7 +130,7 @@ fn commit_all(
     loop {
         let done = match queue.recv_timeout(SETTLE_AFTER) {
             Ok(Job::Commit(frozen)) => checkpointer.commit(*frozen, shared),
-            Err(RecvTimeoutError::Timeout) => checkpointer.settle(),
+            Err(RecvTimeoutError::Timeout) => checkpointer.idle(shared),
             Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
         };
         if let Err(error) = done {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::engine::checkpoint::Frozen;
@@ -42,7 +42,11 @@ pub struct Shared {
     frozen: Rendezvous<Vec<Delta>, Result<(), ()>>,
     coordinator: Mutex<Coordinator>,
     failure: Mutex<Option<RunError>>,
+    /// A source has more to read than the run began with.
+    grown: OnceLock<String>,
     decided: Mutex<Decided>,
+    /// Held from the decision of a checkpoint until every sink has acted on it.
+    settling: Mutex<()>,
     checkpoints: SyncSender<Job>,
     /// The embedded broker outlives all that talk to it: fields are dropped in their order.
     _broker: Option<Arc<EmbeddedBroker>>,
@@ -103,10 +107,12 @@ impl Shared {
             frozen: Rendezvous::new(workers),
             coordinator: Mutex::new(parts.coordinator),
             failure: Mutex::default(),
+            grown: OnceLock::new(),
             decided: Mutex::new(Decided {
                 number: parts.decided,
                 at: now,
             }),
+            settling: Mutex::default(),
             checkpoints,
             standing: AtomicU64::new(0),
             plan: parts.plan,
@@ -136,6 +142,10 @@ impl Shared {
             let mut coordinator = self.coordinator();
             if self.sinks.iter().any(|s| s.is_due()) {
                 coordinator.want_checkpoint();
+            }
+            if let Some(what) = self.sources.iter().find_map(|s| s.grown()) {
+                self.grown.get_or_init(|| what);
+                coordinator.stop();
             }
             coordinator.decide(reports, self.clock.elapsed(), self.clock.now())
         })
@@ -243,6 +253,20 @@ impl Shared {
         *self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// While the guard lives no checkpoint is decided, and every sink has acted on the last one.
+    pub fn settled(&self) -> MutexGuard<'_, ()> {
+        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`settled`](Self::settled), unless sinks are acting on a checkpoint just now.
+    pub fn try_settled(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.settling.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// The run ends because of `error`; the first one counts.
     pub fn fail(&self, error: RunError) {
         self.failure
@@ -267,6 +291,11 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    /// Why the run has ended although nobody asked it to: it is to be opened again.
+    pub fn grown(&self) -> Option<&str> {
+        self.grown.get().map(String::as_str)
     }
 
     pub fn has_failed(&self) -> bool {

@@ -36,6 +36,7 @@ const ALLOWED: &[(&str, Scope)] = &[
     ("fetch.min.bytes", Scope::Consumer),
     ("fetch.queue.backoff.ms", Scope::Consumer),
     ("fetch.wait.max.ms", Scope::Consumer),
+    ("isolation.level", Scope::Consumer),
     ("linger.ms", Scope::Producer),
     ("max.partition.fetch.bytes", Scope::Consumer),
     ("message.max.bytes", Scope::Both),
@@ -118,7 +119,6 @@ const REFUSED: &[(&str, &str)] = &[
         "group.instance.id",
         "partitions are assigned by Tidemill, not by a group",
     ),
-    ("isolation.level", "Tidemill reads committed records only"),
     ("max.in.flight", "the order of output depends on it"),
     (
         "max.in.flight.requests.per.connection",

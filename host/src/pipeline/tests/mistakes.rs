@@ -126,6 +126,14 @@ fn name_and_host() {
         ),
         ("name = \"p\"\n[host]\nkey_groups = «99999", &["1 to 32768"]),
         (
+            "name = \"p\"\n[host]\nstate_memory = «\"10KB\"",
+            &["`state_memory` is below 1MB"],
+        ),
+        (
+            "name = \"p\"\n[host]\nstate_memory = «1000000",
+            &["expected a size such as"],
+        ),
+        (
             "name = \"p\"\n[host]\nadmin = { port = «70000 }",
             &["0 to 65535"],
         ),
