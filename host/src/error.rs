@@ -114,4 +114,32 @@ impl RunError {
             Self::Grown(_) | Self::Connector(Changed { .. } | Doubt { .. })
         )
     }
+
+    /// A disk took no more, which ends when somebody makes room. Told by the system's number in the text: on its way here
+    /// the error went through libraries that keep nothing else of it.
+    pub fn is_disk_full(&self) -> bool {
+        let text = self.to_string();
+        let full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG];
+        full.iter()
+            .any(|number| text.contains(&format!("(os error {number})")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_through_whatever_error() {
+        let full = || std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let state = StateError::Store {
+            dir: "state".into(),
+            cause: format!("I/O error: {}", full()),
+        };
+        assert!(RunError::from(state).is_disk_full());
+        assert!(RunError::from(ConnectorError::io("out.jsonl", full())).is_disk_full());
+        assert!(RunError::from(ConnectorError::failed("out", full())).is_disk_full());
+        let other = std::io::Error::from_raw_os_error(libc::EIO);
+        assert!(!RunError::from(ConnectorError::io("out.jsonl", other)).is_disk_full());
+    }
 }

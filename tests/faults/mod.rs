@@ -8,7 +8,7 @@ mod full;
 mod process;
 mod strace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -90,19 +90,38 @@ impl Subject {
         command
     }
 
+    /// Whether a run at full speed succeeds, and what it said.
+    fn finish(&self) -> (bool, String) {
+        let faster = "sources.clicks.limit.per_second=1000000";
+        let output = self.run.command(&["--set", faster]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    }
+
     /// Runs undisturbed and at full speed to the end; the output must be whole.
     fn assert_clean(&self, what: &str) {
-        let output = self
-            .run
-            .command(&["--set", "sources.clicks.limit.per_second=1000000"])
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{what}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let (success, said) = self.finish();
+        assert!(success, "{what}: {said}");
         self.assert_whole(what);
+    }
+
+    /// The same with one of its files or directories, `name`, elsewhere: below `place`.
+    fn assert_clean_in(&self, place: &Path, name: &str) {
+        let output = self.finish();
+        assert!(output.0, "{name} on a disk that was full: {}", output.1);
+        let (from, to) = (place.join(name), self.run.dir.path().join(name));
+        if from.is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            for entry in std::fs::read_dir(&from).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_file() {
+                    std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+                }
+            }
+        } else {
+            std::fs::copy(from, to).unwrap();
+        }
+        self.assert_whole(&format!("{name} on a disk that was full"));
     }
 
     /// Every click once in both sinks, and every minute counted once and right.

@@ -1,4 +1,4 @@
-//! Rows 43 and 45: a process that the system ends, and one that is asked to end.
+//! Rows 4, 43 and 45: a thread that panics, a process that the system ends, and one that is asked to end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,14 @@ use crate::support::trial;
 
 pub fn trials() -> Vec<Trial> {
     vec![
+        trial(
+            "row_4_panic_in_a_worker_ends_the_process_and_a_restart_is_clean",
+            || panics_at("epoch", &[2, 40, 120]),
+        ),
+        trial(
+            "row_4_panic_in_a_checkpoint_ends_the_process_and_a_restart_is_clean",
+            || panics_at("frozen", &[1, 3, 9]),
+        ),
         needing(
             "TIDEMILL_CGROUP",
             Group::available(),
@@ -38,8 +46,23 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
+/// A bug is no reason to go round in circles: the process ends, and says where to look.
+fn panics_at(point: &str, passes: &[u32]) {
+    let subject = Subject::new(8_000, 3_000, 4);
+    for pass in passes {
+        let drill = format!("{point}:{pass}");
+        let mut command = subject.to_the_end();
+        command.env("TIDEMILL_PANIC_AT", &drill);
+        let (code, said) = ended(command.spawn().unwrap(), &drill);
+        assert_eq!(code, Some(1), "{drill}: {said}");
+        assert!(said.contains("a panic at"), "{drill}: {said}");
+        assert!(said.contains("panicked; "), "{drill}: {said}");
+    }
+    subject.assert_clean(&format!("after panics at {point}"));
+}
+
 /// Runs until something has come out, so that whatever comes then meets a host under load.
-fn under_load(subject: &Subject) -> Child {
+pub fn under_load(subject: &Subject) -> Child {
     loaded(subject, subject.endless())
 }
 

@@ -64,6 +64,9 @@ impl Stop {
             );
         })
         .map_err(|e| Failure::Failed(format!("cannot listen to signals: {e}")))?;
+        // A file at the limit of its size is an error of the write, as a full disk is, and not the end of the process.
+        // SAFETY: no handler is installed, the signal is only ignored.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         Ok(stop)
     }
 
@@ -156,6 +159,13 @@ impl Session {
                 {
                     self.wait_for_plugin(why, &mut pace)?;
                 }
+                Err(error)
+                    if error.is_disk_full()
+                        && self.supervisor.waits_out_pauses()
+                        && !self.stop.is_asked() =>
+                {
+                    self.wait_for_room(error, &mut pace)?;
+                }
                 Err(error) if error.is_doubt() && !self.stop.is_asked() => {
                     self.begin_again(error, &mut pace)?;
                 }
@@ -229,6 +239,43 @@ impl Session {
                     self.stuck_at.1 += 1;
                     why = error;
                 }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the run, as a crash would, and tries now and then whether there is room on the disk again. A write that failed is
+    /// never repeated: what is on the disk is read anew.
+    fn wait_for_room(&mut self, error: RunError, pace: &mut Pace<'_>) -> Result<(), Failure> {
+        let decided = self.status().checkpoint.number;
+        if self.stuck_at.0 != decided {
+            self.stuck_at = (decided, 0);
+        }
+        let mut why = error;
+        while self.run.is_none() && !self.stop.is_asked() {
+            let reason = format!(
+                "disk full: {why}. Make room there; it goes on by itself from checkpoint {decided}"
+            );
+            if self.stuck_at.1 == 0 {
+                tracing::error!("the pipeline is paused: {reason}");
+            }
+            self.supervisor.rest(RunState::Paused(reason));
+            let wait = BEGIN_AGAIN_MIN * 2_u32.saturating_pow(self.stuck_at.1);
+            self.stuck_at.1 += 1;
+            let until = Instant::now() + wait.min(BEGIN_AGAIN_MAX);
+            while self.run.is_none() && Instant::now() < until && !self.stop.is_asked() {
+                // A version that is swapped in meanwhile is tried with.
+                self.run = self.supervisor.resume();
+                pace.look(self)?;
+            }
+            if self.run.is_some() || self.stop.is_asked() {
+                return Ok(());
+            }
+            match self.supervisor.restart() {
+                Ok(Some(run)) => self.run = Some(run),
+                Ok(None) => return Ok(()),
+                Err(error) if error.is_disk_full() || error.is_doubt() => why = error,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -102,28 +102,31 @@ fn spawn<T: Send + 'static>(
         .map_err(|e| RunError::Worker(format!("cannot start thread {name}: {e}")))
 }
 
-/// Runs a worker; a panic in it ends the run instead of leaving the others waiting.
+/// Runs a worker.
 fn work(worker: Worker) {
-    struct Watch(Arc<Shared>, usize);
-    impl Drop for Watch {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                self.0.fail(RunError::Worker(format!(
-                    "worker {} panicked; its message is above",
-                    self.1
-                )));
-            }
+    let name = format!("worker {}", worker.index);
+    let _watch = Watch(worker.shared.clone(), name);
+    worker.run();
+}
+
+/// A panic of a thread that has one ends the run instead of leaving the others waiting.
+struct Watch(Arc<Shared>, String);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let what = format!("{} panicked; its message is above", self.1);
+            self.0.fail(RunError::Worker(what));
         }
     }
-    let _watch = Watch(worker.shared.clone(), worker.index);
-    worker.run();
 }
 
 fn commit_all(
     mut checkpointer: Checkpointer,
     queue: &Receiver<Job>,
-    shared: &Shared,
+    shared: &Arc<Shared>,
 ) -> Checkpointer {
+    let _watch = Watch(shared.clone(), "the checkpoint thread".into());
     loop {
         let done = match queue.recv_timeout(SETTLE_AFTER) {
             Ok(Job::Commit(frozen)) => checkpointer.commit(*frozen, shared),

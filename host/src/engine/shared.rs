@@ -164,6 +164,7 @@ impl Shared {
         decision: &Decision,
         deltas: Vec<Delta>,
     ) -> Result<(), Broken> {
+        let mut failed = None;
         let result = self.frozen.meet(worker, deltas, |all| {
             let at = self.clock.elapsed();
             self.standing.store(at.as_micros() as u64, Relaxed);
@@ -173,11 +174,15 @@ impl Shared {
                     .send(Job::Commit(Box::new(frozen)))
                     .map_err(drop),
                 Err(error) => {
-                    self.fail(error);
+                    failed = Some(error);
                     Err(())
                 }
             }
         })?;
+        // Not while the meeting is held: to fail is to break it up.
+        if let Some(error) = failed {
+            self.fail(error);
+        }
         result.map_err(|()| Broken)
     }
 
