@@ -111,7 +111,7 @@ fn checkpoints(dir: &Path) {
             let slot = table.slot(key_hash(key.as_bytes()), key.as_bytes());
             table.set_blob(slot, &[number as u8; 100]);
         }
-        let (changes, frozen, _) = timed(|| table.freeze());
+        let (changes, frozen, _) = timed(|| table.freeze(number + 1));
         let delta = Delta {
             changes,
             ..Delta::default()
@@ -146,13 +146,14 @@ fn restart(dir: &Path) {
     let opened = timed(|| Store::open(dir, "bench", KEY_GROUPS));
     let store = opened.0.expect("the state opens");
     let step = store.step_id("step").expect("a number");
+    let store = Arc::new(store);
     let mut table = KeyedTable::new(StateLayout::Blob, KEY_GROUPS);
-    let mut each = |_: u16, key: &[u8], value: &[u8]| table.load(key, value);
-    let (result, clock, processor) = timed(|| store.load(step, &mut each));
+    let keys = store.keys(step, 0..KEY_GROUPS);
+    let (result, clock, processor) = timed(|| table.restore(keys, 1 << 30));
     result.expect("the state loads");
     println!(
-        "restart with {} keys: open {:.1} ms, load {clock:.0} ms ({processor:.0} on the processor); files {} MB",
-        table.len(),
+        "restart with {} keys: open {:.1} ms, restore {clock:.0} ms ({processor:.0} on the processor); files {} MB",
+        table.keys_estimate(),
         opened.1,
         store.size_bytes() >> 20
     );

@@ -96,13 +96,27 @@ pub const STATE_CACHE_BYTES: usize = 128 << 20;
 /// Changed keys below which (or below as many as are merged) a merge into `state.redb` is not worth its writes...
 pub const MERGE_KEYS_MIN: u64 = 64 << 10;
 /// ... unless the log has grown to so many bytes...
-pub const MERGE_UNMERGED_BYTES_MAX: u64 = 256 << 20;
+pub const MERGE_UNMERGED_BYTES_MAX: u64 = 128 << 20;
+/// ... or changed keys: they are all in memory and read at a restart, some hundred thousand a tenth of a second...
+pub const MERGE_UNMERGED_KEYS_MAX: u64 = 512 << 10;
 /// ... or checkpoints.
 pub const MERGE_CHECKPOINTS_MAX: u64 = 512;
-/// One transaction of a merge; each key may change a page of 4 KiB.
+/// One transaction of a merge; each key may change a page of 4 KiB, one with an alarm three.
 pub const MERGE_SLICE_KEYS: usize = 12 << 10;
 pub const MERGE_SLICE_BYTES: usize = 16 << 20;
-/// Keyed state held in memory over all steps of a worker; more ends in an error that says so.
+/// Keyed state that stays in memory, over all steps and workers, unless `[host] state_memory` says otherwise.
+pub const STATE_MEMORY_BYTES_DEFAULT: usize = 1 << 30;
+/// Less than this is a mistake, such as a missing unit.
+pub const STATE_MEMORY_BYTES_MIN: usize = 64 << 10;
+/// Stored keys that come into memory at one time: those of a batch, those with a due alarm, those to forget in an epoch.
+pub const STATE_SLICE_KEYS: usize = 8 << 10;
+/// Stored keys that a hot table takes into memory before the first epoch, in slices: some ten milliseconds...
+pub const STATE_FILL_SLICES_AT_START: usize = 8;
+/// ... and parts of a slice that it takes in each epoch while there is room: about a millisecond.
+pub const STATE_FILL_PARTS: usize = 4;
+/// Slots that an eviction looks at in an epoch, or an eighth of them.
+pub const STATE_EVICT_SLOTS: usize = 64 << 10;
+/// State of one worker in memory, whatever it is for; more ends in an error that says so.
 pub const STATE_MEMORY_BYTES_MAX: usize = 4 << 30;
 
 /// `transaction_timeout` of `[host]`: librdkafka takes no shorter one, and brokers by default no longer one.
@@ -113,6 +127,11 @@ pub const TRANSACTION_TIMEOUT_MAX: Duration = Duration::from_secs(15 * 60);
 pub const CHECKPOINTS_PER_TRANSACTION_TIMEOUT: u32 = 3;
 /// Rows for Kafka that are held while a transaction is committed.
 pub const KAFKA_HELD_BYTES_MAX: usize = 64 << 20;
+
+/// `tidemill doctor`: one question to a cluster, the probe of its transactions, and taking away what the probe made.
+pub const DOCTOR_ANSWER_MAX: Duration = Duration::from_secs(10);
+pub const PROBE_MAX: Duration = Duration::from_secs(10);
+pub const PROBE_CLEANUP_MAX: Duration = Duration::from_secs(5);
 
 /// Rows that wait to be staged by a sink, before they are written as one piece...
 pub const STAGED_BUFFER_BYTES: usize = 1 << 20;
@@ -160,6 +179,8 @@ const _: () = assert!(FAILED_ROWS_MIN < FAILED_WINDOW_ROWS);
 const _: () = assert!(DEAD_LETTER_RAW_BYTES_MAX <= RECORD_BYTES_MAX);
 const _: () = assert!(PLUGIN_TICK_MS <= CALL_PART_MS_MIN);
 const _: () = assert!(LOG_BLOB_BYTES_MAX > KEY_BYTES_MAX);
+const _: () = assert!(MERGE_KEYS_MIN <= MERGE_UNMERGED_KEYS_MAX);
+const _: () = assert!(STATE_MEMORY_BYTES_MIN <= STATE_MEMORY_BYTES_DEFAULT);
 const _: () = assert!(STAGED_BUFFER_BYTES <= STAGED_BUFFER_MEMORY_BYTES);
 const _: () = assert!((STAGED_BUFFER_BYTES as u64) < STAGED_FILE_BYTES);
 const _: () = assert!(RETRY_MS_FIRST <= RETRY_MS_MAX && RETRY_MS_MAX <= RETRY_AFTER_MS_MAX);

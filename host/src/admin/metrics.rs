@@ -118,6 +118,31 @@ fn sources(text: &mut Exposition, status: &Status) {
         text.sample(&[("source", &s.name)], s.bad as f64);
     }
     text.family(
+        "source_lost_records_total",
+        "counter",
+        "Records of a source that were gone before they could be read, since the state was made.",
+    );
+    for s in &status.sources {
+        text.sample(&[("source", &s.name)], s.lost.records as f64);
+    }
+    text.family(
+        "source_lost_unknown_total",
+        "counter",
+        "How often more of a source was lost than can be known, since the state was made.",
+    );
+    for s in &status.sources {
+        text.sample(&[("source", &s.name)], s.lost.unknown as f64);
+    }
+    text.family(
+        "source_waiting",
+        "gauge",
+        "1 while a source cannot be read (broker away, not authorised).",
+    );
+    for s in &status.sources {
+        let waiting = u8::from(s.waiting.is_some());
+        text.sample(&[("source", &s.name)], f64::from(waiting));
+    }
+    text.family(
         "source_lag",
         "gauge",
         "Records (files: bytes) not read yet.",
@@ -144,7 +169,7 @@ fn sources(text: &mut Exposition, status: &Status) {
 
 fn steps(text: &mut Exposition, status: &Status) {
     type Count = fn(&crate::engine::control::StepStatus) -> Option<f64>;
-    let families: [(&str, &str, &str, Count); 6] = [
+    let families: [(&str, &str, &str, Count); 9] = [
         ("step_rows_in_total", "counter", "Rows into a step.", |s| {
             Some(s.rows_in as f64)
         }),
@@ -166,9 +191,30 @@ fn steps(text: &mut Exposition, status: &Status) {
             "Rows a step could not process.",
             |s| Some(s.dead_letters as f64),
         ),
-        ("step_keys", "gauge", "Keys with state.", |s| {
-            s.keys.map(|k| k as f64)
-        }),
+        (
+            "step_keys",
+            "gauge",
+            "Keys with state; an estimate where not all are in memory.",
+            |s| s.keys.map(|k| k as f64),
+        ),
+        (
+            "step_keys_evicted_total",
+            "counter",
+            "Keys evicted from memory.",
+            |s| s.keys.map(|_| s.evicted as f64),
+        ),
+        (
+            "step_keys_read_back_total",
+            "counter",
+            "Keys asked for on disk.",
+            |s| s.keys.map(|_| s.read_back as f64),
+        ),
+        (
+            "step_keys_forgotten_total",
+            "counter",
+            "Keys forgotten after state_ttl.",
+            |s| s.keys.map(|_| s.forgotten as f64),
+        ),
         (
             "step_plugin_ns_per_row",
             "gauge",

@@ -3,6 +3,7 @@
 use crate::engine::control::{
     CheckpointStatus, PluginStatus, RunState, SinkStatus, SourceStatus, Status, StepStatus,
 };
+use crate::source::Lost;
 
 pub(crate) fn status() -> Status {
     Status {
@@ -25,6 +26,11 @@ pub(crate) fn status() -> Status {
                 lag: Some(120),
                 watermark: Some(1_767_225_600_000_000),
                 bad: 3,
+                lost: Lost {
+                    records: 41,
+                    unknown: 1,
+                },
+                waiting: None,
             },
             SourceStatus {
                 name: "transactions".into(),
@@ -33,6 +39,8 @@ pub(crate) fn status() -> Status {
                 lag: None,
                 watermark: None,
                 bad: 0,
+                lost: Lost::default(),
+                waiting: Some("no broker can be reached".into()),
             },
         ],
         steps: vec![
@@ -43,6 +51,9 @@ pub(crate) fn status() -> Status {
                 late: 2,
                 dead_letters: 1,
                 keys: Some(900),
+                evicted: 120,
+                read_back: 80,
+                forgotten: 7,
                 plugin: Some(PluginStatus {
                     digest: "abab".into(),
                     version: "0.1.0".into(),
@@ -56,6 +67,9 @@ pub(crate) fn status() -> Status {
                 late: 0,
                 dead_letters: 0,
                 keys: None,
+                evicted: 0,
+                read_back: 0,
+                forgotten: 0,
                 plugin: None,
             },
         ],

@@ -5,6 +5,7 @@
 mod carried;
 mod check;
 mod demo;
+mod doctor;
 mod example;
 mod failure;
 mod generate;
@@ -48,6 +49,7 @@ enum Command {
     Demo(demo::Arguments),
     Run(run::Arguments),
     Check(check::Arguments),
+    Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -74,6 +76,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plugin(command) => plugin::run(command),
         Command::Status(arguments) => status::run(arguments),

@@ -20,6 +20,7 @@ use crate::pipeline::plan::{self, Operator, Plan, WindowKind};
 use crate::source::Partition;
 use crate::state::key::{KeyEncoder, key_group};
 use crate::state::store::Store;
+use crate::state::stored::StoredKeys;
 use crate::state::{SegmentId, Segments};
 use crate::step::deduplicate::Deduplicate;
 use crate::step::join::{Join, JoinSpec};
@@ -69,6 +70,7 @@ pub fn worker(
             workers,
             key_groups: shared.plan.host.key_groups,
             watermark,
+            memory: shared.plan.memory_of_table(),
         };
         step.restore(&mut stored).map_err(|e| {
             RunError::Worker(format!("step {}: restoring its state: {e}", plan.name))
@@ -230,6 +232,7 @@ fn make_step(
                             .late_port
                             .expect("event-time order has the port `late`"),
                     }),
+                    state_ttl: plugin.state_ttl,
                     failed_max: plugin.limits.failed,
                 };
                 Box::new(Keyed::new(spec, instance).map_err(failed)?)
@@ -260,6 +263,7 @@ struct Stored<'a> {
     workers: usize,
     key_groups: u16,
     watermark: Micros,
+    memory: usize,
 }
 
 impl Restore for Stored<'_> {
@@ -277,6 +281,14 @@ impl Restore for Stored<'_> {
             self.key_groups,
             self.workers,
         ) == self.worker
+    }
+
+    fn keys(&self) -> Arc<dyn StoredKeys> {
+        self.store.keys(self.id, self.key_groups())
+    }
+
+    fn memory(&self) -> usize {
+        self.memory
     }
 
     fn entries(

@@ -52,6 +52,7 @@ impl Checkpointer {
             sink.sync(frozen.meta.sinks.get(&plan.name).unwrap_or(&Value::Null))?;
         }
         shared.dead_letters.sync(&frozen.meta.dead_letters)?;
+        shared.sources.iter().try_for_each(|s| s.verify())?;
         let positions: Vec<_> = shared
             .plan
             .sources
@@ -107,7 +108,13 @@ impl Checkpointer {
         Arc::downgrade(&self.store)
     }
 
-    /// Nothing is to be committed for now: what is known is made durable.
+    /// Nothing is to be committed for now: what is known is made durable, and the sources look around.
+    pub fn idle(&self, shared: &Shared) -> Result<(), RunError> {
+        self.settle()?;
+        Ok(shared.sources.iter().try_for_each(|s| s.verify())?)
+    }
+
+    /// Makes durable what is known.
     pub fn settle(&self) -> Result<(), RunError> {
         Ok(self.store.settle()?)
     }

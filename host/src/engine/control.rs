@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::source::Lost;
 use crate::time::Micros;
 
 /// A running pipeline as its operators see it. Every call may come from any thread; `swap` and `rollback` may block for
@@ -80,6 +81,12 @@ pub struct SourceStatus {
     pub watermark: Option<Micros>,
     /// Records refused since the start.
     pub bad: u64,
+    /// What was gone before it could be read, since the state was made.
+    #[serde(default)]
+    pub lost: Lost,
+    /// Why nothing, or not everything, can be read for now.
+    #[serde(default)]
+    pub waiting: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,8 +96,15 @@ pub struct StepStatus {
     pub rows_out: u64,
     pub late: u64,
     pub dead_letters: u64,
-    /// Keys with state; none for a step without.
+    /// Keys with state, estimated where not all are in memory; none for a step without.
     pub keys: Option<u64>,
+    /// Keys evicted from memory, asked for on disk, and forgotten after `state_ttl`, since the start.
+    #[serde(default)]
+    pub evicted: u64,
+    #[serde(default)]
+    pub read_back: u64,
+    #[serde(default)]
+    pub forgotten: u64,
     pub plugin: Option<PluginStatus>,
 }
 

@@ -216,6 +216,9 @@ impl Handle {
             late: gauges.late,
             dead_letters: m.dead_letters.load(Relaxed),
             keys: step.keys.is_some().then_some(gauges.keys),
+            evicted: gauges.evicted,
+            read_back: gauges.read_back,
+            forgotten: gauges.forgotten,
             plugin,
         }
     }
@@ -230,7 +233,10 @@ impl Control for Handle {
         let coordinator = shared.coordinator();
         let epoch = coordinator.epoch();
         let seen: Vec<_> = (0..plan.sources.len())
-            .map(|i| (coordinator.lag(i), coordinator.source_watermark(i)))
+            .map(|i| {
+                let watermark = coordinator.source_watermark(i);
+                (coordinator.lag(i), watermark, coordinator.lost(i))
+            })
             .collect();
         drop(coordinator);
         let source = |(i, s): (usize, &crate::pipeline::plan::Source)| SourceStatus {
@@ -240,6 +246,8 @@ impl Control for Handle {
             lag: seen[i].0,
             watermark: shown(seen[i].1),
             bad: m.sources[i].bad.load(Relaxed),
+            lost: seen[i].2,
+            waiting: shared.sources[i].waiting(),
         };
         let sink = |(i, s): (usize, &crate::pipeline::plan::Sink)| SinkStatus {
             name: s.name.clone(),

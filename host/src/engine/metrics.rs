@@ -74,6 +74,9 @@ impl StepMetrics {
             let g = *g.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             Gauges {
                 keys: sum.keys + g.keys,
+                evicted: sum.evicted + g.evicted,
+                read_back: sum.read_back + g.read_back,
+                forgotten: sum.forgotten + g.forgotten,
                 state_bytes: sum.state_bytes + g.state_bytes,
                 waiting_bytes: sum.waiting_bytes + g.waiting_bytes,
                 plugin_nanos: sum.plugin_nanos + g.plugin_nanos,

@@ -105,6 +105,7 @@ fn document(
             "lag": coordinator.lag(i),
             "watermark": time(coordinator.source_watermark(i)),
             "bad": m.sources[i].bad.load(Relaxed),
+            "lost": coordinator.lost(i),
         });
         (s.name.clone(), about)
     });
@@ -118,6 +119,9 @@ fn document(
             "late": gauges.late,
             "dead_letters": m.dead_letters.load(Relaxed),
             "keys": s.keys.is_some().then_some(gauges.keys),
+            "evicted": gauges.evicted,
+            "read_back": gauges.read_back,
+            "forgotten": gauges.forgotten,
             "state_bytes": gauges.state_bytes,
         });
         (s.name.clone(), about)

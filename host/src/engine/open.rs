@@ -246,7 +246,7 @@ fn nothing_new(
         let Some(was) = old.sources.get(&plan.name) else {
             return Ok(false);
         };
-        source.recall(&was.topics);
+        source.recall(&was.topics, &was.topic_ids);
         let found = source.partitions(&was.positions, &BTreeMap::new(), true, &*options.stop)?;
         if found
             .iter()
@@ -297,10 +297,13 @@ fn resolve_partitions(
                 ..SourceMeta::default()
             });
         let known = old_ends.get(&plan.name).cloned().unwrap_or_default();
-        source.recall(&entry.topics);
+        source.recall(&entry.topics, &entry.topic_ids);
         entry.reads = pipeline::source_identity(plan);
         let partitions = source.partitions(&entry.positions, &known, bounded, &*options.stop)?;
-        entry.topics = source.topics();
+        (entry.topics, entry.topic_ids) = (source.topics(), source.topic_ids());
+        for (partition, lost) in source.losses() {
+            entry.lost.entry(partition).or_default().add(lost);
+        }
         entry.positions = partitions.iter().map(|p| (p.id, p.start)).collect();
         ends.insert(
             plan.name.clone(),

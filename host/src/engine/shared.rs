@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::engine::checkpoint::Frozen;
@@ -42,6 +42,8 @@ pub struct Shared {
     frozen: Rendezvous<Vec<Delta>, Result<(), ()>>,
     coordinator: Mutex<Coordinator>,
     failure: Mutex<Option<RunError>>,
+    /// A source has more to read than the run began with.
+    grown: OnceLock<String>,
     decided: Mutex<Decided>,
     /// Held from the decision of a checkpoint until every sink has acted on it.
     settling: Mutex<()>,
@@ -105,6 +107,7 @@ impl Shared {
             frozen: Rendezvous::new(workers),
             coordinator: Mutex::new(parts.coordinator),
             failure: Mutex::default(),
+            grown: OnceLock::new(),
             decided: Mutex::new(Decided {
                 number: parts.decided,
                 at: now,
@@ -140,6 +143,10 @@ impl Shared {
             if self.sinks.iter().any(|s| s.is_due()) {
                 coordinator.want_checkpoint();
             }
+            if let Some(what) = self.sources.iter().find_map(|s| s.grown()) {
+                self.grown.get_or_init(|| what);
+                coordinator.stop();
+            }
             coordinator.decide(reports, self.clock.elapsed(), self.clock.now())
         })
     }
@@ -157,6 +164,7 @@ impl Shared {
         decision: &Decision,
         deltas: Vec<Delta>,
     ) -> Result<(), Broken> {
+        let mut failed = None;
         let result = self.frozen.meet(worker, deltas, |all| {
             let at = self.clock.elapsed();
             self.standing.store(at.as_micros() as u64, Relaxed);
@@ -166,11 +174,15 @@ impl Shared {
                     .send(Job::Commit(Box::new(frozen)))
                     .map_err(drop),
                 Err(error) => {
-                    self.fail(error);
+                    failed = Some(error);
                     Err(())
                 }
             }
         })?;
+        // Not while the meeting is held: to fail is to break it up.
+        if let Some(error) = failed {
+            self.fail(error);
+        }
         result.map_err(|()| Broken)
     }
 
@@ -279,6 +291,11 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    /// Why the run has ended although nobody asked it to: it is to be opened again.
+    pub fn grown(&self) -> Option<&str> {
+        self.grown.get().map(String::as_str)
     }
 
     pub fn has_failed(&self) -> bool {

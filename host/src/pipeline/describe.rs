@@ -187,7 +187,11 @@ pub(super) fn operator_words(plan: &Plan, step: &Step) -> String {
                 Order::Arrival => "",
                 Order::EventTime => ", in event-time order",
             };
-            format!("plugin {}{order}", plugin.file.display())
+            let forgets = plugin
+                .state_ttl
+                .map(|ttl| format!(", forgets after {}", show_duration(ttl)));
+            let forgets = forgets.unwrap_or_default();
+            format!("plugin {}{order}{forgets}", plugin.file.display())
         }
     };
     let key = match step.keys.as_ref().and_then(|keys| keys.first()) {

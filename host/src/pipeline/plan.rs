@@ -14,7 +14,7 @@ use serde_json::Value;
 
 pub use super::remote::{OnReject, Postgres, Webhook, WriteMode};
 use crate::expr::{Predicate, Projection};
-use crate::plugin::Component;
+use crate::plugin::{Component, Kind};
 use crate::time::Micros;
 pub use windows::{Deduplicate, Join, JoinKind, Top, Window, WindowKind};
 
@@ -34,6 +34,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Bytes of keyed state that one step keeps in memory on one worker: each has the same share of `state_memory`.
+    pub fn memory_of_table(&self) -> usize {
+        let tables = self.steps.iter().filter(|s| s.operator.has_hot_table());
+        self.host.state_memory / (self.host.workers * tables.count()).max(1)
+    }
+
     /// The cluster whose transactions decide the checkpoints; `None` where the state alone does.
     pub fn transactional(&self) -> Option<&Cluster> {
         let exactly = self.host.delivery != Delivery::AtLeastOnce;
@@ -64,6 +70,8 @@ pub struct Host {
     /// How long a transaction of output to Kafka may stay open before the brokers abort it; whole milliseconds.
     pub transaction_timeout: Duration,
     pub key_groups: u16,
+    /// Keyed state that stays in memory, bytes over all workers and steps.
+    pub state_memory: usize,
     pub delivery: Delivery,
     /// Port of the admin API on loopback; 0 = chosen by the system.
     pub admin_port: u16,
@@ -145,6 +153,7 @@ pub enum SourceConnector {
         cluster: Cluster,
         topics: Topics,
         start: Start,
+        on_data_loss: OnDataLoss,
     },
     File {
         path: PathBuf,
@@ -209,6 +218,18 @@ pub enum Start {
     Earliest,
     Latest,
     At(Micros),
+}
+
+/// What a source does when the position it goes on from is not in its topic any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnDataLoss {
+    /// Ends the run with an error.
+    #[default]
+    Stop,
+    /// Goes on with the first record that there is.
+    Earliest,
+    /// Goes on behind the last one.
+    Latest,
 }
 
 /// The generator's data; record i is at `start + i * speed / per_second`.
@@ -334,6 +355,18 @@ pub enum Operator {
     Deduplicate(Deduplicate),
 }
 
+impl Operator {
+    /// Whether the step keeps a value a key that can be evicted and read back.
+    fn has_hot_table(&self) -> bool {
+        match self {
+            Self::Plugin(plugin) => plugin.component.kind() == Kind::Keyed,
+            Self::Window(window) => matches!(window.kind, WindowKind::Session(_)),
+            Self::Deduplicate(_) => true,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Lookup {
     /// Index into the plan's tables.
@@ -363,6 +396,7 @@ pub struct Plugin {
     pub config: String,
     pub limits: PluginLimits,
     pub order: Order,
+    /// Keys not touched for so long in event time are forgotten.
     pub state_ttl: Option<Micros>,
     /// Index of the reserved port `late`, if there is one.
     pub late_port: Option<usize>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use super::plan::WindowKind;
 use super::plan::{
     BadRecords, Delivery, Existing, Format, GenerateKind, JoinKind, Limit, LineFormat, LookupKind,
-    OnReject, Order, RecordPart, Roll, Start, WriteMode,
+    OnDataLoss, OnReject, Order, RecordPart, Roll, Start, WriteMode,
 };
 use super::text::{Span, Spanned, Texts};
 use crate::time::Micros;
@@ -41,6 +41,7 @@ pub struct Host {
     pub transaction_timeout: Option<Spanned<Duration>>,
     pub delivery: Option<Spanned<Delivery>>,
     pub key_groups: Option<u16>,
+    pub state_memory: Option<usize>,
     /// `admin = { port = N }`
     pub admin_port: Option<u16>,
     pub metrics: Option<Spanned<String>>,
@@ -100,6 +101,7 @@ pub enum SourceConnector {
     Kafka {
         topics: Option<Topics>,
         start: Start,
+        on_data_loss: OnDataLoss,
         connection: Connection,
     },
     File {
@@ -260,6 +262,7 @@ pub struct Plugin {
     /// Where the key `key` stands and the columns it names; `None`: not written.
     pub key: Option<Spanned<Vec<Spanned<String>>>>,
     pub order: Option<Spanned<Order>>,
+    pub state_ttl: Option<Spanned<Micros>>,
     pub limits: PluginLimits,
     /// Some part could not be read: instantiating it would tell nothing.
     pub broken: bool,

@@ -68,20 +68,15 @@ impl Alarms {
         }
     }
 
-    /// The earliest alarm of all slots.
-    pub fn next(&mut self) -> Option<Micros> {
-        self.requeue_fired();
-        while let Some(&Reverse((time, slot))) = self.heap.peek() {
-            let alarm = self.get(slot);
-            if self.slots[slot as usize].queued == time && alarm == time {
-                return Some(time);
-            }
-            self.heap.pop();
-            if self.unqueue(time, slot) {
-                self.set(slot, alarm);
-            }
-        }
-        None
+    /// The slot's alarm is being looked at outside a round of [`due`](Self::due): it is due again in the next.
+    pub fn hand_out(&mut self, slot: u32) {
+        self.slots[slot as usize].queued = NO_ALARM;
+        self.fired.push(slot);
+    }
+
+    /// What the alarms that are set take besides their slots.
+    pub fn queue_bytes(&self) -> usize {
+        self.heap.len() * size_of::<(Micros, u32)>()
     }
 
     pub fn bytes(&self) -> usize {

@@ -1,9 +1,13 @@
-//! The hot table of one step on one worker: key -> state and alarm, all in memory.
+//! The hot table of one step on one worker: key -> state and alarm, in memory as far as its budget goes.
 //!
 //! Not durable: [`KeyedTable::freeze`] gives what changed, the store keeps it. Knows no columns, no plugin and no clock.
-//! Invariants: slot numbers stay valid from one freeze to the next; every slot that changed since the last freeze is in
-//! `dirty` once; after a freeze each slot in use has a state or an alarm.
+//! Invariants: slot numbers stay valid until the next [`freeze`](KeyedTable::freeze) or
+//! [`maintain`](KeyedTable::maintain); every slot that changed since the last freeze is in `dirty`; a slot that changed
+//! since the last merge stays, so that the value of a key that is not here is the one in `state.redb`.
 
+mod due;
+mod residence;
+mod states;
 #[cfg(test)]
 mod tests;
 
@@ -12,15 +16,20 @@ use hashbrown::HashTable;
 use super::Changes;
 use super::alarms::Alarms;
 use super::key::{key_group, key_hash};
+use super::value::{Expiry, Value};
 use crate::plugin::StateLayout;
 use crate::time::{Micros, NO_ALARM};
-
-/// First byte of a value: what follows it.
-const HAS_STATE: u8 = 1;
-const HAS_ALARM: u8 = 2;
+use due::{Round, Ttl};
+pub use residence::Counts;
+use residence::Residence;
+use states::States;
 
 /// Key bytes of freed slots above which the key buffer is rewritten, if they are also half of it.
 const KEY_GARBAGE_BYTES_MIN: usize = 1 << 20;
+/// Slots whose keys and states are fetched from memory at one time.
+const FETCHED_AHEAD: usize = 64;
+/// Memory of a slot besides its key and state: itself, its alarm, its places in the index and in a step's table of groups.
+const SLOT_BYTES: usize = size_of::<Slot>() + 16 + 8 + 8;
 
 /// Keyed state of one step on one worker.
 ///
@@ -31,9 +40,10 @@ const KEY_GARBAGE_BYTES_MIN: usize = 1 << 20;
 ///
 /// let mut table = KeyedTable::new(StateLayout::Fixed(1), 128);
 /// let slot = table.slot(key_hash(b"k"), b"k");
+/// table.read_back().unwrap();
 /// table.words_mut(slot)[0] = 7;
-/// assert_eq!(table.freeze().len(), 1);
-/// assert_eq!(table.freeze().len(), 0);
+/// assert_eq!(table.freeze(1).len(), 1);
+/// assert_eq!(table.freeze(2).len(), 0);
 /// ```
 #[derive(Debug)]
 pub struct KeyedTable {
@@ -41,71 +51,82 @@ pub struct KeyedTable {
     index: HashTable<u32>,
     slots: Vec<Slot>,
     alarms: Alarms,
+    ttl: Option<Ttl>,
     /// Keys of all slots, one after the other, with gaps where slots were freed.
     keys: Vec<u8>,
     key_garbage: usize,
     states: States,
     /// Slots to look at in the next freeze.
     dirty: Vec<u32>,
+    /// Bytes of a changed key and its value, at the last freeze.
+    frozen_bytes: usize,
     free: Vec<u32>,
+    round: Round,
+    residence: Residence,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     hash: u64,
     key_start: usize,
+    /// The checkpoint that last took the slot's value or its end; 0: none since the key came into the table.
+    frozen: u64,
     key_len: u32,
     /// Has a state.
     present: bool,
     dirty: bool,
     /// An earlier freeze or the store has this key: its end must be told.
     stored: bool,
-    used: bool,
+    life: Life,
 }
 
-/// The states of all slots, by layout.
-#[derive(Debug)]
-enum States {
-    None,
-    /// `width` words a slot; zeros without a state.
-    Fixed {
-        width: usize,
-        words: Vec<u64>,
-    },
-    /// Empty without a state. `bytes` is the capacity of all blobs.
-    Blob {
-        blobs: Vec<Vec<u8>>,
-        bytes: usize,
-    },
+/// Whether a slot is in use and, if so, whether it was since eviction last came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Free,
+    Cold,
+    Warm,
 }
 
 impl KeyedTable {
+    /// An empty table of a state that is all in memory, until [`restore`](Self::restore) says otherwise.
     pub fn new(layout: StateLayout, key_groups: u16) -> Self {
         Self {
             key_groups,
             index: HashTable::new(),
             slots: Vec::new(),
             alarms: Alarms::default(),
+            ttl: None,
             keys: Vec::new(),
             key_garbage: 0,
             states: States::new(layout),
             dirty: Vec::new(),
+            frozen_bytes: 0,
             free: Vec::new(),
+            round: Round::default(),
+            residence: Residence::default(),
         }
     }
 
-    /// The slot of a key, made (without state or alarm) if there is none. `hash` is the [`key_hash`] of `key`.
+    /// The slot of a key, made (without state or alarm) if there is none. `hash` is the [`key_hash`] of `key`. What the
+    /// slot has is known after [`read_back`](Self::read_back), one for all keys of a batch.
     #[inline]
     pub fn slot(&mut self, hash: u64, key: &[u8]) -> u32 {
         match self.find(hash, key) {
-            Some(slot) => slot,
+            Some(slot) => {
+                let s = &mut self.slots[slot as usize];
+                if s.life != Life::Warm {
+                    s.life = Life::Warm;
+                }
+                slot
+            }
             None => self.insert(hash, key),
         }
     }
 
     /// The slot of a key that is in the table.
     #[inline]
-    pub fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
+    fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
         let same = |&slot: &u32| {
             let s = &self.slots[slot as usize];
             s.hash == hash && self.key(slot) == key
@@ -161,11 +182,8 @@ impl KeyedTable {
     /// A new state in layout `Blob`; empty bytes are no state.
     pub fn set_blob(&mut self, slot: u32, state: &[u8]) {
         self.mark_dirty(slot);
-        if let States::Blob { blobs, bytes } = &mut self.states {
-            let blob = &mut blobs[slot as usize];
-            *bytes -= blob.capacity();
-            replace(blob, state);
-            *bytes += blob.capacity();
+        if matches!(self.states, States::Blob { .. }) {
+            self.states.set_blob(slot, state);
             self.slots[slot as usize].present = !state.is_empty();
         }
     }
@@ -191,10 +209,13 @@ impl KeyedTable {
         self.alarms.set(slot, alarm);
     }
 
-    /// Neither state nor alarm: the slot is free after the next freeze.
+    /// Neither state nor alarm: the key ends with the next freeze.
     pub fn forget(&mut self, slot: u32) {
         self.clear_state(slot);
         self.set_alarm(slot, NO_ALARM);
+        if let Some(ttl) = &mut self.ttl {
+            ttl.hot.set(slot, NO_ALARM);
+        }
     }
 
     #[inline]
@@ -206,35 +227,13 @@ impl KeyedTable {
         }
     }
 
-    /// Fills `out` with the slots whose alarm is at or before `until`, in order of alarm, then key. The alarms stay: set
-    /// new ones, or the same slots are due again.
-    pub fn due(&mut self, until: Micros, out: &mut Vec<u32>) {
-        out.clear();
-        self.alarms.due(until, out);
-        let order = |&slot: &u32| (self.alarms.get(slot), self.key(slot));
-        out.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
-    }
-
-    /// The earliest alarm.
-    pub fn next_alarm(&mut self) -> Option<Micros> {
-        self.alarms.next()
-    }
-
-    /// Keys in the table; until the next freeze those that are without state and alarm count.
+    /// Keys in the table; until they leave it those that ended count.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
-    }
-
-    /// Slots in use, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = u32> {
-        (0u32..)
-            .zip(&self.slots)
-            .filter(|(_, s)| s.used)
-            .map(|(slot, _)| slot)
     }
 
     /// Memory held, in bytes, as the allocator was asked for it.
@@ -244,53 +243,93 @@ impl KeyedTable {
             + (self.dirty.capacity() + self.free.capacity()) * size_of::<u32>()
             + self.keys.capacity()
             + self.alarms.bytes()
+            + self.ttl.as_ref().map_or(0, |ttl| ttl.hot.bytes())
             + self.states.bytes()
+            + self.residence.bytes()
     }
 
-    /// What changed since the last freeze, and frees the slots of keys that ended. Slot numbers taken before are void.
-    pub fn freeze(&mut self) -> Changes {
-        let mut changes = Changes::default();
+    /// What changed since the last freeze, for checkpoint `number`, and frees the slots of keys that ended, as soon as
+    /// nothing older of them lies on disk. Slot numbers taken before are void.
+    pub fn freeze(&mut self, number: u64) -> Changes {
+        self.keep_ended_from(number);
+        let merged_below = self.residence.merged_below();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        // In the order of memory, which knows what comes next: half the time of a copy in the order of the rows.
+        dirty.sort_unstable();
+        let mut changes = Changes::with_capacity(dirty.len(), dirty.len() * self.frozen_bytes);
         let mut value = Vec::new();
-        for slot in std::mem::take(&mut self.dirty) {
+        for (place, &slot) in dirty.iter().enumerate() {
+            if place % FETCHED_AHEAD == 0 {
+                self.fetch(&dirty[place..dirty.len().min(place + FETCHED_AHEAD)]);
+            }
             let index = slot as usize;
-            self.slots[index].dirty = false;
-            if self.present(slot) || self.alarm(slot) != NO_ALARM {
+            // Twice in the list, or read back since it was put there.
+            if !std::mem::take(&mut self.slots[index].dirty) {
+                continue;
+            }
+            if self.is_live(slot) {
                 value.clear();
                 self.write_value(slot, &mut value);
                 changes.put(self.group(slot), self.key(slot), &value);
                 self.slots[index].stored = true;
-            } else {
-                if self.slots[index].stored {
-                    changes.delete(self.group(slot), self.key(slot));
+                self.slots[index].frozen = number;
+                continue;
+            }
+            if let Some(ttl) = &mut self.ttl {
+                ttl.hot.set(slot, NO_ALARM);
+            }
+            if std::mem::take(&mut self.slots[index].stored) {
+                changes.delete(self.group(slot), self.key(slot));
+                self.slots[index].frozen = number;
+                if !self.residence.keep_ended(number, slot) {
+                    self.release(slot);
                 }
+            } else if !self
+                .residence
+                .holds_ended(self.slots[index].frozen, merged_below)
+            {
                 self.release(slot);
             }
         }
+        dirty.clear();
+        self.dirty = dirty;
+        self.frozen_bytes = changes.bytes().div_ceil(changes.len().max(1));
         self.collect_key_garbage();
         changes
     }
 
-    /// Puts back a key and value that an earlier [`freeze`](Self::freeze) gave. `Err` if the value is not of this layout
-    /// or the key is there already.
-    pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        let (alarm, state) = read_value(value)?;
-        self.states.accepts(state)?;
+    /// Puts a stored key and value into the table. `Err` if the value is not of this layout or the key is there already.
+    fn load(&mut self, key: &[u8], value: &[u8]) -> Result<u32, String> {
         let hash = key_hash(key);
         if self.find(hash, key).is_some() {
             return Err("the key is stored twice".into());
         }
+        let value = Value::read(value)?;
+        self.states.accepts(value.state)?;
         let slot = self.insert_clean(hash, key);
-        self.slots[slot as usize].stored = true;
-        self.slots[slot as usize].present = state.is_some();
-        self.states.load(slot, state.unwrap_or_default());
-        self.alarms.set(slot, alarm.unwrap_or(NO_ALARM));
-        Ok(())
+        self.fill_slot(slot, &value);
+        Ok(slot)
+    }
+
+    /// Gives an empty slot what is stored of its key; the state was [accepted](States::accepts).
+    fn fill_slot(&mut self, slot: u32, value: &Value<'_>) {
+        let s = &mut self.slots[slot as usize];
+        s.stored = true;
+        s.present = value.state.is_some();
+        self.states.load(slot, value.state.unwrap_or_default());
+        self.alarms.set(slot, value.alarm.unwrap_or(NO_ALARM));
+        if let (Some(ttl), Some(expiry)) = (&mut self.ttl, value.expiry) {
+            ttl.hot.set(slot, expiry.at);
+        }
     }
 
     fn insert(&mut self, hash: u64, key: &[u8]) -> u32 {
         let slot = self.insert_clean(hash, key);
-        // The next freeze looks at it: a key that was only asked for does not stay.
-        self.mark_dirty(slot);
+        self.slots[slot as usize].life = Life::Warm;
+        if !self.residence.asks_for(slot) {
+            // The next freeze looks at it: a key that was only asked for does not stay.
+            self.mark_dirty(slot);
+        }
         slot
     }
 
@@ -311,10 +350,8 @@ impl KeyedTable {
             hash,
             key_start,
             key_len: u32::try_from(key.len()).expect("keys are below KEY_BYTES_MAX"),
-            present: false,
-            dirty: false,
-            stored: false,
-            used: true,
+            life: Life::Cold,
+            ..Slot::FREE
         };
         let slots = &self.slots;
         self.index
@@ -324,16 +361,11 @@ impl KeyedTable {
 
     fn push_slot(&mut self) -> u32 {
         let slot = u32::try_from(self.slots.len()).expect("memory ends before slot numbers do");
-        self.slots.push(Slot {
-            hash: 0,
-            key_start: 0,
-            key_len: 0,
-            present: false,
-            dirty: false,
-            stored: false,
-            used: false,
-        });
+        self.slots.push(Slot::FREE);
         self.alarms.push_slot();
+        if let Some(ttl) = &mut self.ttl {
+            ttl.hot.push_slot();
+        }
         self.states.push_slot();
         slot
     }
@@ -345,10 +377,40 @@ impl KeyedTable {
             entry.remove();
         }
         self.states.clear(slot);
+        self.alarms.set(slot, NO_ALARM);
+        if let Some(ttl) = &mut self.ttl {
+            ttl.hot.set(slot, NO_ALARM);
+        }
         let s = &mut self.slots[slot as usize];
-        s.used = false;
+        s.life = Life::Free;
         self.key_garbage += s.key_len as usize;
         self.free.push(slot);
+    }
+
+    /// Has something to remember.
+    fn is_live(&self, slot: u32) -> bool {
+        self.present(slot) || self.alarm(slot) != NO_ALARM
+    }
+
+    /// What the slots in use take, their keys and states included: this is held against the budget. Buffers keep what they
+    /// grew to, but it is used again before they grow further.
+    fn used_bytes(&self) -> usize {
+        let slots = self.index.len();
+        let ttl = self.ttl.as_ref();
+        slots * (SLOT_BYTES + if ttl.is_some() { 16 } else { 0 })
+            + (self.keys.len() - self.key_garbage)
+            + self.alarms.queue_bytes()
+            + ttl.map_or(0, |ttl| ttl.hot.queue_bytes())
+            + self.states.used_bytes(slots)
+    }
+
+    /// Has the caches load what these slots have: they wait for memory once together, not each by itself.
+    fn fetch(&self, slots: &[u32]) {
+        let first = |slot: &u32| {
+            let key = self.keys.get(self.slots[*slot as usize].key_start);
+            key.copied().unwrap_or(0) ^ self.blob(*slot).first().copied().unwrap_or(0)
+        };
+        std::hint::black_box(slots.iter().map(first).fold(0, |all, byte| all ^ byte));
     }
 
     fn collect_key_garbage(&mut self) {
@@ -358,7 +420,7 @@ impl KeyedTable {
         let mut keys = Vec::with_capacity(self.keys.len() - self.key_garbage);
         for s in &mut self.slots {
             let start = keys.len();
-            if s.used {
+            if s.life != Life::Free {
                 keys.extend_from_slice(&self.keys[s.key_start..][..s.key_len as usize]);
             } else {
                 s.key_len = 0;
@@ -371,128 +433,37 @@ impl KeyedTable {
 
     fn write_value(&self, slot: u32, out: &mut Vec<u8>) {
         let alarm = self.alarm(slot);
-        let present = self.present(slot);
-        out.push(u8::from(present) * HAS_STATE + u8::from(alarm != NO_ALARM) * HAS_ALARM);
-        if alarm != NO_ALARM {
-            out.extend_from_slice(&alarm.to_le_bytes());
-        }
-        if present {
+        let expiry = (self.ttl.as_ref()).map(|ttl| (ttl.hot.get(slot), ttl.shift));
+        let value = Value {
+            alarm: (alarm != NO_ALARM).then_some(alarm),
+            expiry: expiry
+                .filter(|(at, _)| *at != NO_ALARM)
+                .map(|(at, shift)| Expiry { at, shift }),
+            state: self.present(slot).then_some(&[]),
+        };
+        value.write_header(out);
+        if value.state.is_some() {
             out.extend(self.words(slot).iter().flat_map(|w| w.to_le_bytes()));
             out.extend_from_slice(self.blob(slot));
         }
     }
 }
 
+impl Slot {
+    const FREE: Self = Self {
+        hash: 0,
+        key_start: 0,
+        frozen: 0,
+        key_len: 0,
+        present: false,
+        dirty: false,
+        stored: false,
+        life: Life::Free,
+    };
+}
+
 /// The index goes by a hash's low bits, which keys of one worker's key groups share: it gets the high ones there.
 #[inline]
 fn spread(hash: u64) -> u64 {
     hash.rotate_left(32)
-}
-
-/// Alarm and state of a stored value.
-pub fn read_value(value: &[u8]) -> Result<(Option<Micros>, Option<&[u8]>), String> {
-    let malformed = || "a stored value is malformed".to_string();
-    let (&flags, mut rest) = value.split_first().ok_or_else(malformed)?;
-    if flags & !(HAS_STATE | HAS_ALARM) != 0 {
-        return Err(malformed());
-    }
-    let mut alarm = None;
-    if flags & HAS_ALARM != 0 {
-        let (bytes, tail) = rest.split_first_chunk().ok_or_else(malformed)?;
-        alarm = Some(Micros::from_le_bytes(*bytes));
-        rest = tail;
-    }
-    let state = (flags & HAS_STATE != 0).then_some(rest);
-    if state.is_none() && !rest.is_empty() {
-        return Err(malformed());
-    }
-    Ok((alarm, state))
-}
-
-/// Keeps the allocation while the new state fits and does not leave most of it unused.
-fn replace(blob: &mut Vec<u8>, state: &[u8]) {
-    let wasteful = blob.capacity() > 256 && state.len() < blob.capacity() / 4;
-    if state.len() > blob.capacity() || wasteful {
-        // An eighth to grow: a state that grows a little at each update is not moved at each.
-        *blob = Vec::with_capacity(state.len() + state.len() / 8);
-    }
-    blob.clear();
-    blob.extend_from_slice(state);
-}
-
-impl States {
-    fn new(layout: StateLayout) -> Self {
-        match layout {
-            StateLayout::None => States::None,
-            StateLayout::Fixed(width) => States::Fixed {
-                width: width as usize,
-                words: Vec::new(),
-            },
-            StateLayout::Blob => States::Blob {
-                blobs: Vec::new(),
-                bytes: 0,
-            },
-        }
-    }
-
-    fn push_slot(&mut self) {
-        match self {
-            States::None => {}
-            States::Fixed { width, words } => words.resize(words.len() + *width, 0),
-            States::Blob { blobs, .. } => blobs.push(Vec::new()),
-        }
-    }
-
-    fn clear(&mut self, slot: u32) {
-        match self {
-            States::None => {}
-            States::Fixed { width, words } => words[slot as usize * *width..][..*width].fill(0),
-            States::Blob { blobs, bytes } => {
-                *bytes -= blobs[slot as usize].capacity();
-                blobs[slot as usize] = Vec::new();
-            }
-        }
-    }
-
-    fn accepts(&self, state: Option<&[u8]>) -> Result<(), String> {
-        let found = state.map(<[u8]>::len);
-        let fits = match (self, found) {
-            (_, None) => true,
-            (States::None, Some(len)) => len == 0,
-            (States::Fixed { width, .. }, Some(len)) => len == 8 * width,
-            (States::Blob { .. }, Some(len)) => len > 0,
-        };
-        let found = found.unwrap_or(0);
-        fits.then_some(()).ok_or_else(|| match self {
-            States::Fixed { width, .. } => {
-                format!("a stored state has {found} bytes, the layout has {width} words of 8")
-            }
-            _ => format!("a stored state has {found} bytes, the layout does not allow that"),
-        })
-    }
-
-    /// `state` was [accepted](Self::accepts), or is empty for none.
-    fn load(&mut self, slot: u32, state: &[u8]) {
-        match self {
-            States::None => {}
-            States::Fixed { width, words } => {
-                let slot_words = &mut words[slot as usize * *width..][..*width];
-                for (word, bytes) in slot_words.iter_mut().zip(state.as_chunks().0) {
-                    *word = u64::from_le_bytes(*bytes);
-                }
-            }
-            States::Blob { blobs, bytes } => {
-                blobs[slot as usize] = state.to_vec();
-                *bytes += state.len();
-            }
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            States::None => 0,
-            States::Fixed { words, .. } => words.capacity() * 8,
-            States::Blob { blobs, bytes } => blobs.capacity() * size_of::<Vec<u8>>() + bytes,
-        }
-    }
 }

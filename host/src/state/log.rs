@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 
 use super::file::{Fault, OpenFile, RedbFile, plain};
 use super::store::{Prepared, Restored};
@@ -332,7 +332,10 @@ pub(super) fn write_identity(tx: &WriteTransaction, identity: &Identity) -> Resu
 /// Who the state belongs to. Of another format only the number is read: the rest may stand elsewhere.
 pub(super) fn read_identity(tx: &ReadTransaction) -> Result<Identity, Fault> {
     let foreign = || Fault("the file was not written by tidemill".into());
-    let meta = tx.open_table(META).map_err(|_| foreign())?;
+    let meta = tx.open_table(META).map_err(|error| match error {
+        TableError::Storage(error) => error.into(),
+        _ => foreign(),
+    })?;
     let bytes = |name: &str| -> Result<Vec<u8>, Fault> {
         Ok(meta.get(name)?.ok_or_else(foreign)?.value().to_vec())
     };

@@ -3,6 +3,7 @@
 //! Never on the way of a checkpoint: that writes the log alone. Invariants: only decided checkpoints are merged; changes
 //! leave the log after they are durable in `state.redb`; a merge cut off anywhere is simply done again.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -12,18 +13,19 @@ use super::file::Fault;
 use super::log::{self, Decided, Log};
 use super::merged::{self, Merged};
 use super::newest::Newest;
-use super::{Changes, segments};
+use super::{Changes, segments, timers};
 use crate::limits::{
     MERGE_CHECKPOINTS_MAX, MERGE_KEYS_MIN, MERGE_SLICE_BYTES, MERGE_SLICE_KEYS,
-    MERGE_UNMERGED_BYTES_MAX,
+    MERGE_UNMERGED_BYTES_MAX, MERGE_UNMERGED_KEYS_MAX,
 };
 
 /// When a merge is worth its writes. A changed key drags a whole leaf of the B-tree with it, and keys that change in
-/// many checkpoints are merged once: so a merge waits for as many as there are; the maxima bound the log and the time
-/// of a restart.
+/// many checkpoints are merged once: so a merge waits for as many as there are. The maxima bound what a restart reads
+/// and what hot tables cannot evict.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MergeRule {
     pub keys_min: u64,
+    pub keys_max: u64,
     pub bytes_max: u64,
     pub checkpoints_max: u64,
 }
@@ -32,6 +34,7 @@ impl Default for MergeRule {
     fn default() -> Self {
         Self {
             keys_min: MERGE_KEYS_MIN,
+            keys_max: MERGE_UNMERGED_KEYS_MAX,
             bytes_max: MERGE_UNMERGED_BYTES_MAX,
             checkpoints_max: MERGE_CHECKPOINTS_MAX,
         }
@@ -40,7 +43,7 @@ impl Default for MergeRule {
 
 impl MergeRule {
     fn is_due(&self, unmerged: log::Unmerged, merged_keys: u64) -> bool {
-        unmerged.keys >= self.keys_min.max(merged_keys)
+        unmerged.keys >= self.keys_min.max(merged_keys).min(self.keys_max)
             || unmerged.bytes >= self.bytes_max
             || unmerged.checkpoints >= self.checkpoints_max
     }
@@ -55,6 +58,10 @@ pub(super) struct Files {
     gate: Mutex<()>,
     /// One merge at a time.
     merging: Mutex<()>,
+    /// Checkpoints below this one are merged, durably.
+    merged_below: AtomicU64,
+    /// A hot table has no room before the next merge.
+    wanted: AtomicBool,
 }
 
 /// Both files as of one moment: the last decided checkpoint then.
@@ -67,13 +74,25 @@ pub(super) struct Snapshot {
 }
 
 impl Files {
-    pub fn new(log: Log, merged: Merged) -> Self {
+    pub fn new(log: Log, merged: Merged, merged_below: u64) -> Self {
         Self {
             log,
             merged,
             gate: Mutex::new(()),
             merging: Mutex::new(()),
+            merged_below: AtomicU64::new(merged_below),
+            wanted: AtomicBool::new(false),
         }
+    }
+
+    /// Checkpoints below this one are in every transaction that `merged` gives from now on.
+    pub fn merged_below(&self) -> u64 {
+        self.merged_below.load(Ordering::Acquire)
+    }
+
+    /// The next decided checkpoint is followed by a merge, whether it is worth its writes or not.
+    pub fn want_merge(&self) {
+        self.wanted.store(true, Ordering::Release);
     }
 
     pub fn snapshot(&self) -> Result<Snapshot, Fault> {
@@ -103,7 +122,8 @@ impl Files {
     /// Whether enough waits in the log.
     pub fn merge_is_due(&self, rule: &MergeRule) -> Result<bool, Fault> {
         let unmerged = log::unmerged(&self.log.read()?)?;
-        Ok(rule.is_due(unmerged, merged::entries(&self.merged.read()?)?))
+        let wanted = self.wanted.swap(false, Ordering::AcqRel);
+        Ok(wanted || rule.is_due(unmerged, merged::entries(&self.merged.read()?)?))
     }
 
     /// Merges every decided checkpoint; gives up between two slices when `stop` says so.
@@ -125,6 +145,7 @@ impl Files {
         if !stop() {
             let _gate = lock(&self.gate);
             self.merged.finish(to, &names.dropped)?;
+            (self.merged_below).store(to.number() + 1, Ordering::Release);
             self.log.trim(to)?;
         }
         Ok(())
@@ -179,7 +200,11 @@ impl Files {
 /// The next changes, as many as one transaction takes without writing a page twice.
 fn next_slice(newest: &mut Newest) -> Result<Changes, Fault> {
     let mut slice = Changes::default();
-    while slice.len() < MERGE_SLICE_KEYS && slice.bytes() < MERGE_SLICE_BYTES && newest.advance()? {
+    // Pages that it may change: the leaf of each key and, where a time may move, two of the index.
+    let mut pages = 0;
+    while pages < MERGE_SLICE_KEYS && slice.bytes() < MERGE_SLICE_BYTES && newest.advance()? {
+        let timed = newest.value().is_none_or(timers::may_have_times);
+        pages += if timed { 3 } else { 1 };
         let (group, key) = newest.key().split_at(2);
         let group = u16::from_be_bytes([group[0], group[1]]);
         match newest.value() {

@@ -24,7 +24,7 @@ use deciding::Known;
 use super::{Delta, FORMAT, Meta, SegmentId, lineage, replace, segments};
 use crate::error::StateError;
 
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 /// How long the state may stay locked by another before that is an error.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 pub(super) const LOG_FILE: &str = "log.redb";
@@ -310,6 +310,15 @@ impl Store {
         Ok(())
     }
 
+    pub(super) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// A failure of the files, with the directory that they are in.
+    pub(super) fn told<T>(&self, result: Result<T, Fault>) -> Result<T, StateError> {
+        self.fault(result)
+    }
+
     fn fault<T>(&self, result: Result<T, Fault>) -> Result<T, StateError> {
         result.map_err(|fault| store_error(&self.dir, fault))
     }
@@ -397,7 +406,7 @@ pub(super) fn open_files(
         return Err(unusable(dir, cause.into()));
     }
     drop((read, merged_read));
-    Ok((Files::new(log, merged), identity))
+    Ok((Files::new(log, merged, merged_below), identity))
 }
 
 fn check_identity(dir: &Path, found: &Identity, asked: &Identity) -> Result<(), StateError> {

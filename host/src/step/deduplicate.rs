@@ -15,7 +15,7 @@ use crate::plugin::StateLayout;
 use crate::state::Delta;
 use crate::state::key::KeyEncoder;
 use crate::state::keyed::KeyedTable;
-use crate::step::{Gauges, Output, Restore, Step, StepError, Tick};
+use crate::step::{Gauges, Output, Restore, Step, StepError, Tick, hot};
 use crate::time::{Micros, NO_TIME};
 
 const LATE_PORT: usize = 1;
@@ -28,6 +28,8 @@ pub struct Deduplicate {
     /// One word a key: the time of the row that passed.
     table: KeyedTable,
     due: Vec<u32>,
+    /// Of the rows of a batch.
+    slots: Vec<u32>,
     /// The watermark before this epoch's tick.
     watermark: Micros,
     late: u64,
@@ -51,6 +53,7 @@ impl Deduplicate {
             encoder: KeyEncoder::new(&types).map_err(StepError::Failed)?,
             table: KeyedTable::new(StateLayout::Fixed(1), key_groups),
             due: Vec::new(),
+            slots: Vec::new(),
             watermark: NO_TIME,
             late: 0,
         })
@@ -64,6 +67,15 @@ impl Step for Deduplicate {
             .encode(&key_columns(&batch, &self.key), batch.rows());
         let long: Vec<usize> = keys.too_long().collect();
         let (mut passed, mut late) = (Vec::new(), Vec::new());
+        self.slots.clear();
+        for (row, &time) in batch.times.iter().enumerate() {
+            let no_slot = time < self.watermark || long.contains(&row);
+            self.slots.push(match no_slot {
+                true => u32::MAX,
+                false => self.table.slot(keys.hash(row), keys.key(row)),
+            });
+        }
+        self.table.read_back().map_err(StepError::Failed)?;
         for (row, &time) in batch.times.iter().enumerate() {
             if time < self.watermark {
                 late.push(row as u32);
@@ -74,7 +86,7 @@ impl Step for Deduplicate {
                 out.refuse(reason, batch.take(&[row as u32]));
                 continue;
             }
-            let slot = self.table.slot(keys.hash(row), keys.key(row));
+            let slot = self.slots[row];
             let first = self.table.words(slot)[0] as Micros;
             if self.table.present(slot) && time.saturating_sub(first) <= self.within {
                 continue;
@@ -97,35 +109,32 @@ impl Step for Deduplicate {
     }
 
     fn tick(&mut self, time: Tick, _out: &mut Output) -> Result<(), StepError> {
-        self.table.due(time.watermark, &mut self.due);
-        for slot in self.due.drain(..) {
-            self.table.forget(slot);
+        self.table.ring(time.watermark);
+        while (self.table.next_due(&mut self.due)).map_err(StepError::Failed)? {
+            for slot in self.due.drain(..) {
+                self.table.forget(slot);
+            }
         }
         self.watermark = time.watermark;
-        super::check_memory("the keys it has seen take", self.table.bytes())
+        hot::end_epoch(&mut self.table, "the keys it has seen take")
     }
 
-    fn freeze(&mut self, _checkpoint: u64) -> Result<Delta, StepError> {
+    fn freeze(&mut self, checkpoint: u64) -> Result<Delta, StepError> {
         Ok(Delta {
-            changes: self.table.freeze(),
+            changes: self.table.freeze(checkpoint),
             ..Delta::default()
         })
     }
 
     fn restore(&mut self, state: &mut dyn Restore) -> Result<(), StepError> {
         self.watermark = state.watermark();
-        let table = &mut self.table;
-        state
-            .entries(&mut |key, value| table.load(key, value))
-            .map_err(StepError::Failed)
+        hot::restore(&mut self.table, state)
     }
 
     fn gauges(&self) -> Gauges {
         Gauges {
-            keys: self.table.len() as u64,
-            state_bytes: self.table.bytes(),
             late: self.late,
-            ..Gauges::default()
+            ..hot::gauges(&self.table)
         }
     }
 }

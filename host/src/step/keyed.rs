@@ -7,6 +7,8 @@
 //!
 //! Invariant: a call is a pure function of its rows, states and alarms, so how rows are cut into calls does not matter.
 
+mod expiry;
+
 use std::ops::Range;
 
 use arrow::array::{ArrayRef, UInt32Array};
@@ -24,7 +26,7 @@ use crate::state::{Delta, SegmentSource};
 use crate::step::groups::Groups;
 use crate::step::order::OrderBuffer;
 use crate::step::transform::{check_failures, kept, paused, record_batch, report};
-use crate::step::{Gauges, Output, Refused, Restore, Step, StepError, Tick};
+use crate::step::{Gauges, Output, Refused, Restore, Step, StepError, Tick, hot};
 use crate::time::{Micros, NO_ALARM, NO_TIME};
 
 /// What a keyed step is made of besides its plugin.
@@ -38,6 +40,8 @@ pub struct KeyedSpec {
     pub ports: Vec<SchemaRef>,
     /// Rows wait for the watermark; late ones leave by this port.
     pub ordered: Option<Ordered>,
+    /// Keys not touched for so long are forgotten.
+    pub state_ttl: Option<Micros>,
     /// Share of failing rows at which the pipeline pauses.
     pub failed_max: f64,
 }
@@ -73,9 +77,14 @@ impl Keyed {
             .iter()
             .map(|&i| spec.input.field(i).data_type().clone())
             .collect();
+        let about = instance.component().description();
+        let mut table = KeyedTable::new(about.state, spec.key_groups);
+        if let Some(ttl) = spec.state_ttl {
+            table = table.with_ttl(ttl, about.alarms != AlarmClock::ProcessingTime);
+        }
         Ok(Self {
             encoder: KeyEncoder::new(&types).map_err(StepError::Failed)?,
-            table: KeyedTable::new(instance.component().description().state, spec.key_groups),
+            table,
             waiting: spec.ordered.map(|_| OrderBuffer::new(spec.input.clone())),
             key_groups: 0..spec.key_groups,
             watermark: NO_TIME,
@@ -88,8 +97,18 @@ impl Keyed {
         })
     }
 
-    /// One call with rows and no due alarms: those come alone, after all rows of the epoch.
+    /// Calls with rows and no due alarms: those come alone, after all rows of the epoch.
     fn call_rows(&mut self, batch: &Batch, now: Micros, out: &mut Output) -> Result<(), StepError> {
+        let mut done = self.call(batch, now, out)?;
+        while done < batch.rows() {
+            let rest = batch.slice(done, batch.rows() - done);
+            done += self.call(&rest, now, out)?;
+        }
+        Ok(())
+    }
+
+    /// One call with the first rows of a batch: how many.
+    fn call(&mut self, batch: &Batch, now: Micros, out: &mut Output) -> Result<usize, StepError> {
         let columns: Vec<ArrayRef> = self
             .spec
             .key
@@ -99,12 +118,21 @@ impl Keyed {
         let keys = self.encoder.encode(&columns, batch.rows());
         let long: Vec<u32> = keys.too_long().map(|row| row as u32).collect();
         if !long.is_empty() {
-            return self.without(&long, batch, now, out);
+            self.without(&long, batch, now, out)?;
+            return Ok(batch.rows());
         }
         self.groups.begin();
         for row in 0..batch.rows() {
             let slot = self.table.slot(keys.hash(row), keys.key(row));
             self.groups.add(slot, row as u32);
+        }
+        self.table.read_back().map_err(StepError::Failed)?;
+        if let Some(ttl) = self.spec.state_ttl {
+            match self.settle(batch, ttl, out)? {
+                Settled::All => {}
+                Settled::Again => return self.call(batch, now, out),
+                Settled::First(rows) => return self.call(&batch.slice(0, rows), now, out),
+            }
         }
         let first = UInt32Array::from(std::mem::take(&mut self.groups.first_rows));
         let keys: Vec<ArrayRef> = columns
@@ -139,13 +167,27 @@ impl Keyed {
             floor: self.watermark,
         };
         self.finish(done, &call, out);
-        check_failures(&mut self.failures, batch.rows(), failed)
+        check_failures(&mut self.failures, batch.rows(), failed)?;
+        Ok(batch.rows())
     }
 
     /// The alarms that are due by `until`, each once: one that an alarm sets anew waits for the next tick.
     fn fire(&mut self, until: Micros, out: &mut Output) -> Result<(), StepError> {
         let mut due = Vec::new();
-        self.table.due(until, &mut due);
+        self.table.ring(until);
+        while self.table.next_due(&mut due).map_err(StepError::Failed)? {
+            self.fire_slots(&due, until, out)?;
+        }
+        Ok(())
+    }
+
+    /// The alarms of these slots, which are due.
+    fn fire_slots(
+        &mut self,
+        due: &[u32],
+        until: Micros,
+        out: &mut Output,
+    ) -> Result<(), StepError> {
         for slots in due.chunks(limits::CALL_ROWS_MAX) {
             self.groups.begin();
             slots.iter().for_each(|&slot| self.groups.push(slot));
@@ -169,6 +211,7 @@ impl Keyed {
                 now: until,
             };
             let alarms = input.alarms.clone();
+            self.touch_fired(slots);
             let done = self.instance.keyed(input).map_err(paused)?;
             self.report_alarms(&done, slots, out);
             let failed: Vec<u32> = done.outcome.failed_alarms.iter().map(|f| f.0).collect();
@@ -204,10 +247,6 @@ impl Keyed {
             true => Ok(()),
             false => self.call_rows(&batch.take(&others), now, out),
         }
-    }
-
-    fn check_memory(&self) -> Result<(), StepError> {
-        crate::step::check_memory("its state takes", self.table.bytes())
     }
 
     fn gather_states(&self) -> GroupStates {
@@ -325,13 +364,14 @@ impl Step for Keyed {
             AlarmClock::EventTime => self.fire(time.watermark, out)?,
             AlarmClock::ProcessingTime => self.fire(time.now, out)?,
         }
+        (self.table.expire(time.watermark)).map_err(StepError::Failed)?;
         self.watermark = time.watermark;
         self.instance.begin_epoch();
-        self.check_memory()
+        hot::end_epoch(&mut self.table, "its state takes")
     }
 
     fn freeze(&mut self, checkpoint: u64) -> Result<Delta, StepError> {
-        let changes = self.table.freeze();
+        let changes = self.table.freeze(checkpoint);
         let (segment, dropped) = match &mut self.waiting {
             Some(waiting) => waiting.freeze(checkpoint, self.key_groups.clone()),
             None => (None, Vec::new()),
@@ -345,10 +385,7 @@ impl Step for Keyed {
     }
 
     fn restore(&mut self, state: &mut dyn Restore) -> Result<(), StepError> {
-        let table = &mut self.table;
-        state
-            .entries(&mut |key, value| table.load(key, value).map_err(|e| e.to_string()))
-            .map_err(StepError::Failed)?;
+        hot::restore(&mut self.table, state)?;
         self.watermark = state.watermark();
         self.key_groups = state.key_groups();
         let Some(waiting) = &mut self.waiting else {
@@ -383,13 +420,22 @@ impl Step for Keyed {
 
     fn gauges(&self) -> Gauges {
         Gauges {
-            keys: self.table.len() as u64,
-            state_bytes: self.table.bytes(),
             waiting_bytes: self.waiting.as_ref().map_or(0, OrderBuffer::bytes),
             plugin_nanos: self.nanos_before + self.instance.nanos(),
             late: self.late,
+            ..hot::gauges(&self.table)
         }
     }
+}
+
+/// What can be said of a batch once keys that nobody touched for too long are forgotten.
+enum Settled {
+    /// Its rows can go into one call.
+    All,
+    /// So many rows can: the next one finds its key forgotten since a row before it.
+    First(usize),
+    /// Alarms fired on the way: the call has to be put together again.
+    Again,
 }
 
 /// The input of a call, to make output rows from.

@@ -4,6 +4,7 @@
 
 pub mod deduplicate;
 pub mod groups;
+mod hot;
 pub mod join;
 pub mod keyed;
 pub mod lookup;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::plugin::Instance;
+use crate::state::stored::StoredKeys;
 use crate::state::{Delta, SegmentId, Segments};
 use crate::time::Micros;
 
@@ -76,7 +78,11 @@ pub trait Restore {
     fn watermark(&self) -> Micros;
     /// True for key groups of this worker.
     fn owns(&self, hash: u64) -> bool;
-    /// Every key of this worker with its value.
+    /// The keys of this worker: a hot table is restored from them and reads them back.
+    fn keys(&self) -> Arc<dyn StoredKeys>;
+    /// Bytes of them that may stay in memory on this worker.
+    fn memory(&self) -> usize;
+    /// Every key of this worker with its value, read now.
     fn entries(
         &mut self,
         each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>,
@@ -90,7 +96,14 @@ pub trait Restore {
 /// Readings of an operator on one worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gauges {
+    /// Keys with state, estimated where not all are in memory.
     pub keys: u64,
+    /// Keys that were evicted from memory since the start.
+    pub evicted: u64,
+    /// Keys that were asked for on disk since the start.
+    pub read_back: u64,
+    /// Keys that were forgotten after `state_ttl` since the start.
+    pub forgotten: u64,
     /// Keyed state in memory.
     pub state_bytes: usize,
     /// Rows that wait for the watermark.

@@ -22,7 +22,7 @@ use crate::state::Delta;
 use crate::state::key::KeyEncoder;
 use crate::state::keyed::KeyedTable;
 use crate::step::transform::record_batch;
-use crate::step::{Gauges, Output, Refused, Restore, Step, StepError, Tick};
+use crate::step::{Gauges, Output, Refused, Restore, Step, StepError, Tick, hot};
 use crate::time::{MICROS_PER_MS, Micros, NO_ALARM, NO_TIME};
 
 const LATE_PORT: usize = 1;
@@ -39,6 +39,8 @@ pub struct Sessions {
     states: RowConverter,
     parser: RowParser,
     due: Vec<u32>,
+    /// Of the rows of a batch.
+    slots: Vec<u32>,
     /// The watermark before this epoch's tick.
     watermark: Micros,
     late: u64,
@@ -94,6 +96,7 @@ impl Sessions {
             parser: states.parser(),
             states,
             due: Vec::new(),
+            slots: Vec::new(),
             watermark: NO_TIME,
             late: 0,
             spec,
@@ -123,14 +126,19 @@ impl Sessions {
     }
 
     /// Puts each row into a session; the group of its partial results, or [`NOBODY`] for a late row.
-    fn assign(&mut self, batch: &Batch, touched: &mut Touched) -> Vec<usize> {
+    fn assign(&mut self, batch: &Batch, touched: &mut Touched) -> Result<Vec<usize>, StepError> {
         touched.groups = NOBODY + 1;
         let keys = self
             .encoder
             .encode(&key_columns(batch, &self.spec.key), batch.rows());
-        let mut groups = Vec::with_capacity(batch.rows());
-        for (row, &time) in batch.times.iter().enumerate() {
+        self.slots.clear();
+        for row in 0..batch.rows() {
             let slot = self.table.slot(keys.hash(row), keys.key(row));
+            self.slots.push(slot);
+        }
+        self.table.read_back().map_err(StepError::Failed)?;
+        let mut groups = Vec::with_capacity(batch.rows());
+        for (&slot, &time) in self.slots.iter().zip(batch.times.iter()) {
             let place = match touched.places.get(&slot) {
                 Some(place) => *place,
                 None => touched.open(slot, self.table.blob(slot)),
@@ -138,7 +146,7 @@ impl Sessions {
             let is_late = time.saturating_add(self.gap) <= self.watermark;
             groups.push(touched.join(place, time, self.gap, is_late));
         }
-        groups
+        Ok(groups)
     }
 
     /// The partial results of the sessions that got rows, in their order in `touched`.
@@ -398,7 +406,7 @@ impl Step for Sessions {
             return Ok(());
         }
         let mut touched = Touched::default();
-        let groups = self.assign(&batch, &mut touched);
+        let groups = self.assign(&batch, &mut touched)?;
         let late: Vec<u32> = (0..batch.rows() as u32)
             .filter(|&row| groups[row as usize] == NOBODY)
             .collect();
@@ -412,13 +420,15 @@ impl Step for Sessions {
 
     fn tick(&mut self, time: Tick, out: &mut Output) -> Result<(), StepError> {
         let mut due = std::mem::take(&mut self.due);
-        self.table.due(time.watermark, &mut due);
         let mut ended = Vec::new();
-        for &slot in &due {
-            self.close(slot, time.watermark, &mut ended);
-            if ended.len() >= limits::CALL_ROWS_MAX {
-                self.give(&ended, out)?;
-                ended.clear();
+        self.table.ring(time.watermark);
+        while self.table.next_due(&mut due).map_err(StepError::Failed)? {
+            for &slot in &due {
+                self.close(slot, time.watermark, &mut ended);
+                if ended.len() >= limits::CALL_ROWS_MAX {
+                    self.give(&ended, out)?;
+                    ended.clear();
+                }
             }
         }
         if !ended.is_empty() {
@@ -426,37 +436,26 @@ impl Step for Sessions {
         }
         self.due = due;
         self.watermark = time.watermark;
-        self.check_memory()
+        hot::end_epoch(&mut self.table, "its open sessions take")
     }
 
-    fn freeze(&mut self, _checkpoint: u64) -> Result<Delta, StepError> {
+    fn freeze(&mut self, checkpoint: u64) -> Result<Delta, StepError> {
         Ok(Delta {
-            changes: self.table.freeze(),
+            changes: self.table.freeze(checkpoint),
             ..Delta::default()
         })
     }
 
     fn restore(&mut self, state: &mut dyn Restore) -> Result<(), StepError> {
         self.watermark = state.watermark();
-        let table = &mut self.table;
-        state
-            .entries(&mut |key, value| table.load(key, value))
-            .map_err(StepError::Failed)
+        hot::restore(&mut self.table, state)
     }
 
     fn gauges(&self) -> Gauges {
         Gauges {
-            keys: self.table.len() as u64,
-            state_bytes: self.table.bytes(),
             late: self.late,
-            ..Gauges::default()
+            ..hot::gauges(&self.table)
         }
-    }
-}
-
-impl Sessions {
-    fn check_memory(&self) -> Result<(), StepError> {
-        super::check_memory("its open sessions take", self.table.bytes())
     }
 }
 

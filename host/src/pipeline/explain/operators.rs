@@ -176,6 +176,12 @@ fn of_plugin(plugin: &Plugin) -> String {
             parts.push("an alarm of each key, which the clock fires".into())
         }
     }
+    if let Some(ttl) = plugin.state_ttl {
+        let ttl = show_duration(ttl);
+        parts.push(format!(
+            "a key is forgotten when {ttl} have passed since it was last touched"
+        ));
+    }
     if plugin.order == Order::EventTime {
         parts.push(format!(
             "rows that wait until the watermark has passed them, so that they come in order, up to {} MB",

@@ -24,7 +24,7 @@ use super::spec::{Connection, DeadLetters, Host, Property, Spec};
 use super::text::{Span, Spanned, Texts};
 use super::tree::{Kind, Node, Table};
 use super::values;
-use crate::limits::{TRANSACTION_TIMEOUT_MAX, TRANSACTION_TIMEOUT_MIN};
+use crate::limits::{STATE_MEMORY_BYTES_MIN, TRANSACTION_TIMEOUT_MAX, TRANSACTION_TIMEOUT_MIN};
 
 /// Key groups that a state may be divided into.
 const KEY_GROUPS_MAX: u64 = 32_768;
@@ -120,6 +120,7 @@ fn host(r: &mut Reader) -> Host {
         key_groups: r
             .whole("key_groups", 1, KEY_GROUPS_MAX)
             .map(|n| n.value as u16),
+        state_memory: state_memory(r),
         admin_port: r
             .nested("admin", |r| r.whole("port", 0, 65_535))
             .flatten()
@@ -141,6 +142,16 @@ fn host(r: &mut Reader) -> Host {
             .help("every checkpoint waits for the disk; the default is 1s");
     }
     host
+}
+
+fn state_memory(r: &mut Reader) -> Option<usize> {
+    let memory = r.size("state_memory")?;
+    if memory.value < STATE_MEMORY_BYTES_MIN {
+        r.findings
+            .error(memory.span, "`state_memory` is below 64KB")
+            .help("it is shared by all workers and keyed steps; the default is 1GB");
+    }
+    Some(memory.value)
 }
 
 fn clock(r: &mut Reader, key: &'static str) -> Option<Spanned<Duration>> {

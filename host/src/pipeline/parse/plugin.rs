@@ -8,7 +8,10 @@ use super::super::spec::{Plugin, PluginLimits};
 use super::super::text::Spanned;
 use super::super::tree::{Kind, Node, Table};
 use super::super::values;
+use crate::time::Micros;
 
+/// What is forgotten sooner needs no state.
+const STATE_TTL_MIN: Micros = 1_000_000;
 /// Less memory than this holds no plugin at all.
 const PLUGIN_MEMORY_MIN: usize = 1 << 20;
 
@@ -20,6 +23,7 @@ pub(super) fn plugin(r: &mut Reader) -> Option<Plugin> {
         sha256: digest(r),
         key: None,
         order: None,
+        state_ttl: None,
         limits: PluginLimits::default(),
         broken: false,
     })?;
@@ -34,9 +38,25 @@ pub(super) fn plugin(r: &mut Reader) -> Option<Plugin> {
         ("event-time", Order::EventTime),
     ];
     plugin.order = r.word("order", &orders, &[]);
+    plugin.state_ttl = state_ttl(r, plugin.key.is_some());
     plugin.limits = r.nested("limits", limits).unwrap_or_default();
     plugin.broken = r.findings.errors.len() > errors;
     Some(plugin)
+}
+
+fn state_ttl(r: &mut Reader, keyed: bool) -> Option<Spanned<Micros>> {
+    let ttl = r.duration("state_ttl")?;
+    if ttl.value < STATE_TTL_MIN {
+        r.findings
+            .error(ttl.span, "`state_ttl` is shorter than 1s")
+            .help("it is event time, such as \"30d\"; without it keys are never forgotten");
+    }
+    if !keyed {
+        r.findings
+            .error(ttl.span, "a plugin without `key` keeps no state to forget")
+            .help("remove `state_ttl`, or add key = [\"user_id\"]");
+    }
+    Some(ttl)
 }
 
 fn limits(r: &mut Reader) -> PluginLimits {

@@ -8,22 +8,18 @@ use super::super::spec::{Lookup, Operator, Step};
 use super::super::text::Spanned;
 use super::{plugin, windows};
 
-/// Options that later versions know.
-const LATER: [&str; 1] = ["state_ttl"];
-
 /// What each operator takes besides its own key and `from`.
 const OPERATORS: [(&str, &[&str]); 5] = [
     ("deduplicate", &[]),
     ("join", &["select"]),
     ("lookup", &[]),
-    ("plugin", &["key", "order", "limits"]),
+    ("plugin", &["key", "order", "state_ttl", "limits"]),
     ("window", &["key", "aggregate", "allowed_lateness", "top"]),
 ];
 /// A step with none of them filters and projects.
 const FILTER: &[&str] = &["where", "select"];
 
 pub fn step(name: Spanned<String>, r: &mut Reader) -> Step {
-    r.later(&LATER);
     let clear = misplaced(r);
     let mut from = match r.has("join") {
         true => Vec::new(),

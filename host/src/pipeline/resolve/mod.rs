@@ -29,7 +29,7 @@ use super::plan::{Brokers, Delivery, Host, Input, Operator, Plan, Source, Step, 
 use super::spec::{self, Spec};
 use super::text::Spanned;
 use super::values;
-use crate::limits::KEY_GROUPS_DEFAULT;
+use crate::limits::{KEY_GROUPS_DEFAULT, STATE_MEMORY_BYTES_DEFAULT};
 use crate::plugin::{Component, Runtime};
 
 /// What a name leads to.
@@ -255,6 +255,7 @@ impl<'s> Resolver<'s> {
             checkpoint_every: transactions::checkpoint_every(host),
             transaction_timeout: transactions::timeout(host),
             key_groups: host.key_groups.unwrap_or(KEY_GROUPS_DEFAULT),
+            state_memory: host.state_memory.unwrap_or(STATE_MEMORY_BYTES_DEFAULT),
             delivery: host
                 .delivery
                 .as_ref()

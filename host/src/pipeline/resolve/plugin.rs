@@ -74,7 +74,7 @@ impl Resolver<'_> {
                     wait: plugin.limits.wait,
                 },
                 order,
-                state_ttl: None,
+                state_ttl: plugin.state_ttl.as_ref().map(|ttl| ttl.value),
                 late_port,
             })),
             ports,
@@ -216,7 +216,9 @@ impl Resolver<'_> {
         if rows.has_event_time {
             return Some(order);
         }
-        let why = if order == Order::EventTime {
+        let why = if plugin.state_ttl.is_some() {
+            "`state_ttl`"
+        } else if order == Order::EventTime {
             "rows in event-time order"
         } else if description.alarms == AlarmClock::EventTime {
             "alarms in event time"

@@ -16,6 +16,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::super::Changes;
+use super::super::value::{Expiry, Value};
 use super::*;
 
 /// The state of one checkpoint: (step, group, key) -> value, (step, segment) -> bytes.
@@ -28,11 +29,13 @@ struct Model {
 
 const NEVER: MergeRule = MergeRule {
     keys_min: u64::MAX,
+    keys_max: u64::MAX,
     bytes_max: u64::MAX,
     checkpoints_max: u64::MAX,
 };
 const ALWAYS: MergeRule = MergeRule {
     keys_min: 0,
+    keys_max: 0,
     bytes_max: 0,
     checkpoints_max: 0,
 };
@@ -135,12 +138,28 @@ fn next_changes(rng: &mut StdRng, step: u16, worker: u16, after: &mut Model) -> 
             changes.delete(group, &key);
             after.keys.remove(&(step, group, key));
         } else {
-            let value = vec![rng.random(); rng.random_range(1..300)];
+            let value = random_value(rng);
             changes.put(group, &key, &value);
             after.keys.insert((step, group, key), value);
         }
     }
     changes
+}
+
+/// A state, and sometimes an alarm and an expiry, both of which move.
+fn random_value(rng: &mut StdRng) -> Vec<u8> {
+    let mut time = || rng.random_ratio(1, 2).then(|| rng.random_range(-9..9));
+    let (alarm, expires) = (time(), time());
+    let state = vec![rng.random::<u8>(); rng.random_range(1..300)];
+    let value = Value {
+        alarm,
+        expiry: expires.map(|at| Expiry { at, shift: 2 }),
+        state: Some(&[]),
+    };
+    let mut bytes = Vec::new();
+    value.write_header(&mut bytes);
+    bytes.extend(state);
+    bytes
 }
 
 fn next_segments(rng: &mut StdRng, step: u16, id: SegmentId, after: &mut Model, delta: &mut Delta) {
@@ -286,9 +305,11 @@ fn loads_see_one_checkpoint_while_merges_and_commits_run() {
             let mut keys: Vec<u8> = (0..100).collect();
             keys.shuffle(&mut rng);
             keys.iter().for_each(|&k| {
-                delta
-                    .changes
-                    .put(u16::from(k) % KEY_GROUPS, &[k], &number.to_be_bytes())
+                delta.changes.put(
+                    u16::from(k) % KEY_GROUPS,
+                    &[k],
+                    &Value::of_state(&[number as u8]),
+                )
             });
             let deltas = vec![(step, vec![delta])];
             store
@@ -311,7 +332,7 @@ fn key_groups_can_be_loaded_apart() {
     let step = store.step_id("a").unwrap();
     for number in 0..2 {
         let mut delta = Delta::default();
-        (0..KEY_GROUPS).for_each(|g| delta.changes.put(g, &[number as u8], b"v"));
+        (0..KEY_GROUPS).for_each(|g| delta.changes.put(g, &[number as u8], b"\x01v"));
         let deltas = vec![(step, vec![delta])];
         store
             .commit(Prepared {

@@ -8,14 +8,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::exchange::{owned, owner};
 use crate::state::key::key_group;
+use crate::state::stored::{EachChange, EachFound, EachValue, StoredKeys, Timer};
+use crate::state::value::Value;
 use crate::state::{Delta, Fault, SegmentId, Segments};
 use crate::step::Restore;
 use crate::time::{Micros, NO_TIME};
 
+type Keys = BTreeMap<(u16, Vec<u8>), Vec<u8>>;
+
 /// The decided state.
 #[derive(Debug, Clone)]
 pub(super) struct Memory {
-    pub keys: BTreeMap<(u16, Vec<u8>), Vec<u8>>,
+    pub keys: Keys,
+    /// Those of the checkpoints below `merged_below`; what later ones changed is in `unmerged`.
+    merged: Keys,
+    merged_below: u64,
+    unmerged: BTreeMap<(u16, Vec<u8>), Option<Vec<u8>>>,
+    /// The last checkpoint.
+    latest: u64,
+    /// Bytes of keys that a step may keep in memory.
+    memory: usize,
     pub segments: BTreeMap<SegmentId, Vec<u8>>,
     /// Segments that were dropped.
     gone: BTreeSet<SegmentId>,
@@ -32,9 +44,14 @@ pub(super) fn lock(store: &Shared) -> std::sync::MutexGuard<'_, Memory> {
 }
 
 impl Memory {
-    pub fn new(failing: usize) -> Shared {
+    pub fn new(failing: usize, memory: usize) -> Shared {
         Arc::new(Mutex::new(Self {
             keys: BTreeMap::new(),
+            merged: BTreeMap::new(),
+            merged_below: 0,
+            unmerged: BTreeMap::new(),
+            latest: 0,
+            memory,
             segments: BTreeMap::new(),
             gone: BTreeSet::new(),
             watermark: NO_TIME,
@@ -52,8 +69,13 @@ impl Memory {
     }
 }
 
-/// Writes a checkpoint, all of it or nothing.
-pub(super) fn commit(store: &Shared, deltas: &[Delta], watermark: Micros) -> Result<(), Fault> {
+/// Writes a checkpoint, all of it or nothing; every other one is merged.
+pub(super) fn commit(
+    store: &Shared,
+    number: u64,
+    deltas: &[Delta],
+    watermark: Micros,
+) -> Result<(), Fault> {
     let mut puts = BTreeMap::new();
     // On its own thread a source of segments reads others, so the store is not locked here.
     for segment in deltas.iter().flat_map(|d| &d.segments) {
@@ -70,9 +92,15 @@ pub(super) fn commit(store: &Shared, deltas: &[Delta], watermark: Micros) -> Res
         state.operate().map_err(Fault)?;
         let name = (change.group, change.key.to_vec());
         match change.value {
-            Some(value) => next.keys.insert(name, value.to_vec()),
+            Some(value) => next.keys.insert(name.clone(), value.to_vec()),
             None => next.keys.remove(&name),
         };
+        next.unmerged.insert(name, change.value.map(<[u8]>::to_vec));
+    }
+    next.latest = number;
+    if number.is_multiple_of(2) {
+        next.unmerged.clear();
+        (next.merged, next.merged_below) = (next.keys.clone(), number + 1);
     }
     let mut dropped = BTreeSet::new();
     for delta in deltas {
@@ -106,6 +134,101 @@ pub(super) struct Stored {
 
 struct Reader(Shared);
 
+/// The keys of one worker.
+#[derive(Debug)]
+struct Mine {
+    store: Shared,
+    groups: Range<u16>,
+}
+
+impl Mine {
+    /// The state, for a read that may fail.
+    fn read(&self) -> Result<std::sync::MutexGuard<'_, Memory>, String> {
+        let mut state = lock(&self.store);
+        state.operate()?;
+        Ok(state)
+    }
+}
+
+impl StoredKeys for Mine {
+    fn unmerged(&self, each: &mut EachChange<'_>) -> Result<u64, String> {
+        let state = self.read()?.clone();
+        for ((group, key), value) in &state.unmerged {
+            if self.groups.contains(group) {
+                each(key, value.as_deref())?;
+            }
+        }
+        Ok(state.latest)
+    }
+
+    fn merged_below(&self) -> u64 {
+        lock(&self.store).merged_below
+    }
+
+    fn want_merge(&self) {}
+
+    fn read(&self, keys: &[(u16, &[u8])], each: &mut EachFound<'_>) -> Result<(), String> {
+        assert!(keys.is_sorted(), "ascending");
+        let state = Self::read(self)?.clone();
+        for (place, (group, key)) in keys.iter().enumerate() {
+            let value = state.merged.get(&(*group, key.to_vec()));
+            each(place, value.map(Vec::as_slice))?;
+        }
+        Ok(())
+    }
+
+    fn scan(
+        &self,
+        after: Option<(u16, &[u8])>,
+        max: usize,
+        each: &mut EachValue<'_>,
+    ) -> Result<bool, String> {
+        let state = Self::read(self)?.clone();
+        let behind = |name: &(u16, Vec<u8>)| Some((name.0, name.1.as_slice())) > after;
+        let mine = |name: &(u16, Vec<u8>)| self.groups.contains(&name.0) && behind(name);
+        let mut rows = state.merged.iter().filter(|(name, _)| mine(name));
+        for ((_, key), value) in rows.by_ref().take(max) {
+            each(key, value)?;
+        }
+        Ok(rows.next().is_some())
+    }
+
+    fn timers(
+        &self,
+        timer: Timer,
+        after: Option<(Micros, &[u8])>,
+        until: Micros,
+        max: usize,
+        each: &mut dyn FnMut(Micros, &[u8]),
+    ) -> Result<bool, String> {
+        let state = Self::read(self)?.clone();
+        let mut rows = Vec::new();
+        for ((_, key), value) in (state.merged.iter()).filter(|(n, _)| self.groups.contains(&n.0)) {
+            let value = Value::read(value)?;
+            let time = match timer {
+                Timer::Alarm => value.alarm,
+                Timer::Expiry => value.expiry.map(|e| e.indexed()),
+            };
+            let row = time.map(|time| (time, key.as_slice()));
+            rows.extend(row.filter(|row| row.0 <= until && Some(*row) > after));
+        }
+        rows.sort_unstable();
+        rows.iter()
+            .take(max)
+            .for_each(|(time, key)| each(*time, key));
+        Ok(rows.len() > max)
+    }
+
+    fn count(&self) -> Result<u64, String> {
+        let state = Self::read(self)?;
+        let mine = state
+            .merged
+            .keys()
+            .filter(|name| self.groups.contains(&name.0));
+        Ok(mine.count() as u64)
+    }
+}
+
 impl Segments for Reader {
     fn read(&self, ids: &[SegmentId]) -> Result<Option<Vec<Vec<u8>>>, String> {
         let mut state = lock(&self.0);
@@ -131,6 +254,17 @@ impl Restore for Stored {
     fn owns(&self, hash: u64) -> bool {
         let group = key_group(hash, self.key_groups);
         owner(group, self.key_groups, self.workers) == self.worker
+    }
+
+    fn keys(&self) -> Arc<dyn StoredKeys> {
+        Arc::new(Mine {
+            store: self.store.clone(),
+            groups: self.key_groups(),
+        })
+    }
+
+    fn memory(&self) -> usize {
+        lock(&self.store).memory
     }
 
     fn entries(

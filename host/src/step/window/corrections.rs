@@ -15,6 +15,7 @@ use super::{Window, failed};
 use crate::expr::Aggregation;
 use crate::state::Changes;
 use crate::state::key::{key_group, key_hash};
+use crate::state::value::Value;
 use crate::step::{Output, StepError};
 use crate::time::Micros;
 
@@ -75,7 +76,8 @@ impl Corrections {
             let revision = self.revisions.get(&end).and_then(|keys| keys.get(&key));
             if let Some(revision) = revision {
                 let group = key_group(key_hash(&key), key_groups);
-                changes.put(group, &entry_key(end, &key), &revision.to_le_bytes());
+                let value = Value::of_state(&revision.to_le_bytes());
+                changes.put(group, &entry_key(end, &key), &value);
             }
         }
     }
@@ -85,7 +87,8 @@ impl Corrections {
         let malformed = || "a revision in the state is malformed".to_owned();
         let (end, key) = key.split_first_chunk::<END_BYTES>().ok_or_else(malformed)?;
         let end = (u64::from_be_bytes(*end) ^ (1 << 63)) as Micros;
-        let revision = u64::from_le_bytes(value.try_into().map_err(|_| malformed())?);
+        let state = Value::read(value)?.state.and_then(|s| s.try_into().ok());
+        let revision = u64::from_le_bytes(state.ok_or_else(malformed)?);
         self.revisions
             .entry(end)
             .or_default()

@@ -40,11 +40,25 @@ fn names_of_rows() {
 }
 
 #[test]
-fn operators_of_later_versions_are_refused_by_name() {
-    with_source(&[(
-        "[steps.a]\nfrom = \"clicks\"\n«state_ttl = \"30d\"\n",
-        &["`state_ttl`"],
-    )]);
+fn only_keyed_plugins_forget() {
+    with_source(&[
+        (
+            "[steps.a]\nfrom = \"clicks\"\n«state_ttl = \"30d\"\n",
+            &["a filter step has no `state_ttl`"],
+        ),
+        (
+            "[steps.a]\nfrom = \"clicks\"\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «\"30d\"\n",
+            &["a.wasm", "a plugin without `key` keeps no state"],
+        ),
+        (
+            "[steps.a]\nfrom = \"clicks\"\nkey = [\"id\"]\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «\"10ms\"\n",
+            &["a.wasm", "`state_ttl` is shorter than 1s"],
+        ),
+        (
+            "[steps.a]\nfrom = \"clicks\"\nkey = [\"id\"]\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «30\n",
+            &["a.wasm", "`state_ttl`: expected a duration"],
+        ),
+    ]);
 }
 
 #[test]
