@@ -12,6 +12,7 @@ mod losses;
 mod proxied;
 mod reading;
 mod resets;
+mod security;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -40,6 +41,7 @@ pub fn trials() -> Vec<Trial> {
         failover::tests(),
         proxied::tests(),
         cluster::tests(),
+        security::tests(),
         doctor::tests(),
     ]
     .concat()

@@ -6,10 +6,12 @@
 //!
 //! Invariant: a process started here ends with the test process, however that ends, and nothing else is ever killed.
 
+mod authority;
 mod certificates;
 pub mod cluster;
 mod libraries;
 mod node;
+pub mod secured;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -78,7 +80,8 @@ pub struct Broker {
 /// A broker that the test has started.
 struct Own {
     node: Node,
-    tls_port: u16,
+    /// Of the listener with TLS and a password, where there is one.
+    tls_port: Option<u16>,
     /// The proxy's port, where there is one.
     proxied: Option<u16>,
 }
@@ -143,7 +146,7 @@ impl Broker {
             bootstrap: format!("127.0.0.1:{port}"),
             own: Some(Own {
                 node,
-                tls_port,
+                tls_port: Some(tls_port),
                 proxied,
             }),
         })
@@ -154,7 +157,7 @@ impl Broker {
     pub fn tls(&self) -> Option<(String, PathBuf)> {
         let own = self.own.as_ref()?;
         let certificate = own.node.dir().join("broker.pem");
-        Some((format!("127.0.0.1:{}", own.tls_port), certificate))
+        Some((format!("127.0.0.1:{}", own.tls_port?), certificate))
     }
 
     /// `host:port` without TLS.
