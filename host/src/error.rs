@@ -13,6 +13,10 @@ pub enum ConnectorError {
         path: PathBuf,
         cause: std::io::Error,
     },
+    /// A source is not what reading began with. What came since the last checkpoint is dropped, and the source is opened
+    /// again, where its rules say what follows.
+    #[error("{place}: {cause}")]
+    Changed { place: String, cause: String },
     /// The host was asked to stop while a connector waited.
     #[error("stopped while waiting for {place}")]
     Stopped { place: String },
@@ -96,11 +100,46 @@ pub enum RunError {
     BadRecord(String),
     #[error("a worker failed: {0}")]
     Worker(String),
+    /// The run ended at a checkpoint to be opened again: there is more to read than it began with.
+    #[error("{0}")]
+    Grown(String),
 }
 
 impl RunError {
     /// A new run from the last decided checkpoint can do better, without anybody's help.
     pub fn is_doubt(&self) -> bool {
-        matches!(self, Self::Connector(ConnectorError::Doubt { .. }))
+        use ConnectorError::{Changed, Doubt};
+        matches!(
+            self,
+            Self::Grown(_) | Self::Connector(Changed { .. } | Doubt { .. })
+        )
+    }
+
+    /// A disk took no more, which ends when somebody makes room. Told by the system's number in the text: on its way here
+    /// the error went through libraries that keep nothing else of it.
+    pub fn is_disk_full(&self) -> bool {
+        let text = self.to_string();
+        let full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG];
+        full.iter()
+            .any(|number| text.contains(&format!("(os error {number})")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_through_whatever_error() {
+        let full = || std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let state = StateError::Store {
+            dir: "state".into(),
+            cause: format!("I/O error: {}", full()),
+        };
+        assert!(RunError::from(state).is_disk_full());
+        assert!(RunError::from(ConnectorError::io("out.jsonl", full())).is_disk_full());
+        assert!(RunError::from(ConnectorError::failed("out", full())).is_disk_full());
+        let other = std::io::Error::from_raw_os_error(libc::EIO);
+        assert!(!RunError::from(ConnectorError::io("out.jsonl", other)).is_disk_full());
     }
 }

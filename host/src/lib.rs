@@ -1,7 +1,7 @@
 //! Tidemill's engine as a library: what the `tidemill` binary runs and what tests drive.
 //!
 //! Direction of knowledge (right may use left, never the reverse): `error, limits, batch, time, json` <- `format, expr,
-//! state, plugin, table` <- `step` <- `pipeline` <- `source, sink, kafka` <- `engine` <- `admin` <- `cli`.
+//! state, plugin, table` <- `step` <- `pipeline` <- `source, sink, kafka` <- `engine` <- `admin, doctor` <- `cli`.
 
 pub mod batch;
 pub mod crash;
@@ -24,6 +24,8 @@ pub mod sink;
 pub mod source;
 
 pub mod engine;
+
+pub mod doctor;
 
 pub mod admin;
 pub mod cli;

@@ -128,6 +128,11 @@ pub const CHECKPOINTS_PER_TRANSACTION_TIMEOUT: u32 = 3;
 /// Rows for Kafka that are held while a transaction is committed.
 pub const KAFKA_HELD_BYTES_MAX: usize = 64 << 20;
 
+/// `tidemill doctor`: one question to a cluster, the probe of its transactions, and taking away what the probe made.
+pub const DOCTOR_ANSWER_MAX: Duration = Duration::from_secs(10);
+pub const PROBE_MAX: Duration = Duration::from_secs(10);
+pub const PROBE_CLEANUP_MAX: Duration = Duration::from_secs(5);
+
 /// Rows that wait to be staged by a sink, before they are written as one piece...
 pub const STAGED_BUFFER_BYTES: usize = 1 << 20;
 /// ... or as many batches, each of which may keep more memory alive than its own rows...
@@ -187,3 +192,9 @@ pub const PIPELINE_FILE_BYTES_MAX: usize = 1 << 20;
 pub const OFFSETS_FILE_BYTES_MAX: u64 = 16 << 20;
 // redb writes pages twice once a transaction fills half of its cache.
 const _: () = assert!(MERGE_SLICE_KEYS * 4_096 + MERGE_SLICE_BYTES <= STATE_CACHE_BYTES / 2);
+
+/// What a snapshot says of itself: a line or two a file.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+/// Keys of a step that `state list` shows unless it is told otherwise, and at most.
+pub const STATE_LIST_DEFAULT: usize = 100;
+pub const STATE_LIST_MAX: usize = 100_000;

@@ -1,12 +1,18 @@
 //! Source and sink against a real Apache Kafka: what the embedded broker cannot show.
 
 mod cluster;
+mod doctor;
 mod ecommerce;
+mod exactly;
+mod failover;
 mod faults;
+mod growth;
 mod inputs;
+mod losses;
 mod proxied;
 mod reading;
 mod resets;
+mod security;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -28,9 +34,15 @@ pub fn trials() -> Vec<Trial> {
         inputs::tests(),
         faults::tests(),
         ecommerce::tests(),
+        exactly::tests(),
         resets::tests(),
+        losses::tests(),
+        growth::tests(),
+        failover::tests(),
         proxied::tests(),
         cluster::tests(),
+        doctor::tests(),
+        security::tests(),
     ]
     .concat()
     .into_iter()

@@ -22,8 +22,12 @@ pub fn tests() -> Vec<Test> {
         ),
         ("kafka_deleted_records_are_an_error", deleted_records),
         (
-            "kafka_deleted_while_running_are_an_error",
+            "kafka_deleted_while_running_begins_again",
             deleted_while_running,
+        ),
+        (
+            "kafka_uncommitted_records_are_read_where_that_is_asked_for",
+            uncommitted_records,
         ),
         ("kafka_unknown_topic_is_not_created", unknown_topic),
         (
@@ -187,9 +191,32 @@ fn deleted_while_running() {
             break error.to_string();
         }
     };
-    for part in [&topic, "partition 0", "offset 0", "tidemill reset"] {
+    for part in [&topic, "partition 0", "offset 0"] {
         assert!(error.contains(part), "{error:?} lacks {part:?}");
     }
+    // What follows is found out where the source is opened again.
+    let again = source.partitions(&at(0), &BTreeMap::new(), false, &|| false);
+    let error = again.unwrap_err().to_string();
+    assert!(error.contains("tidemill reset"), "{error}");
+}
+
+/// Where the pipeline file asks for it, records of open and aborted transactions, too.
+fn uncommitted_records() {
+    let broker = broker();
+    let topic = broker.topic("uncommitted", 1);
+    broker.transaction(&topic, 0, &["a"]).commit();
+    broker.transaction(&topic, 0, &["taken back"]).abort();
+    let open = broker.transaction(&topic, 0, &["open"]);
+    let mut cluster = broker.cluster();
+    let level = ("isolation.level".to_owned(), "read_uncommitted".to_owned());
+    cluster.properties.extend([level]);
+    let source = KafkaSource::new("clicks", "kafka-tests", &cluster, &topic, Start::Earliest);
+    let mut reader = source.reader(partitions(&source, false)).unwrap();
+    assert_eq!(
+        read_until(&mut *reader, |_, count| count == 3),
+        ["a", "taken back", "open"]
+    );
+    open.abort();
 }
 
 /// The broker would create it: automatic creation is on, as it is by default.

@@ -27,6 +27,7 @@ pub enum Step {
     PreparedNext,
     Decided,
     Recycled,
+    ReplacedProducer,
     FoundItselfFenced,
 }
 
@@ -285,6 +286,17 @@ impl Protocol {
                 is_news
             });
         }
+        let settled = world.broker.completing[disk.id].is_none();
+        if ended && settled && logged && run.doubt && self.rules.recycle_after_doubt {
+            go(Step::ReplacedProducer, &mut |world, disk, run| {
+                let Some(machine) = world.broker.owner[disk.id] else {
+                    return false;
+                };
+                world.broker.init(disk.id, machine);
+                *run = Run::from(run.point());
+                true
+            });
+        }
         if ended && logged && !(run.doubt && self.rules.recycle_after_doubt) {
             go(Step::Decided, &mut |_, _, run| {
                 *run = Run::from(run.point());
@@ -321,6 +333,7 @@ impl fmt::Display for Step {
             Self::PreparedNext => "prepares the next checkpoint",
             Self::Decided => "knows the decision",
             Self::Recycled => "starts anew after a doubt",
+            Self::ReplacedProducer => "knows the decision and replaces its producer",
             Self::FoundItselfFenced => "finds itself fenced",
         })
     }

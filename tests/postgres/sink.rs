@@ -68,7 +68,7 @@ fn open(
         label: "p-s".into(),
         now: Arc::new(|| 0),
     };
-    PostgresSink::open("p", "state", &place, &plan, resume, &|| false)
+    PostgresSink::open("p", &["state".to_owned()], &place, &plan, resume, &|| false)
 }
 
 fn batch(columns: Vec<(&str, ArrayRef, bool)>) -> Batch {

@@ -113,6 +113,33 @@ impl Client {
         self.answer(request.send_empty())
     }
 
+    /// Asks `path` with the parameters `query`.
+    pub(super) fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, ClientError> {
+        let request = self
+            .agent
+            .get(format!("{}{path}", self.base))
+            .query_pairs(query.iter().copied())
+            .header("authorization", format!("Bearer {}", self.token));
+        self.answer(request.call())
+    }
+
+    /// Sends `body` as JSON.
+    pub(super) fn send<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> Result<T, ClientError> {
+        let request = self
+            .agent
+            .post(format!("{}{path}", self.base))
+            .header("authorization", format!("Bearer {}", self.token));
+        self.answer(request.send_json(body))
+    }
+
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let request = self
             .agent

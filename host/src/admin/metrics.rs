@@ -118,6 +118,31 @@ fn sources(text: &mut Exposition, status: &Status) {
         text.sample(&[("source", &s.name)], s.bad as f64);
     }
     text.family(
+        "source_lost_records_total",
+        "counter",
+        "Records of a source that were gone before they could be read, since the state was made.",
+    );
+    for s in &status.sources {
+        text.sample(&[("source", &s.name)], s.lost.records as f64);
+    }
+    text.family(
+        "source_lost_unknown_total",
+        "counter",
+        "How often more of a source was lost than can be known, since the state was made.",
+    );
+    for s in &status.sources {
+        text.sample(&[("source", &s.name)], s.lost.unknown as f64);
+    }
+    text.family(
+        "source_waiting",
+        "gauge",
+        "1 while a source cannot be read (broker away, not authorised).",
+    );
+    for s in &status.sources {
+        let waiting = u8::from(s.waiting.is_some());
+        text.sample(&[("source", &s.name)], f64::from(waiting));
+    }
+    text.family(
         "source_lag",
         "gauge",
         "Records (files: bytes) not read yet.",

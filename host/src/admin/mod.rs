@@ -4,8 +4,10 @@
 //! token is readable by the owner of the state directory alone.
 
 mod client;
+mod client_state;
 mod metrics;
 mod server;
+mod state_routes;
 mod token;
 
 #[cfg(test)]

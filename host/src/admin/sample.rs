@@ -3,6 +3,7 @@
 use crate::engine::control::{
     CheckpointStatus, PluginStatus, RunState, SinkStatus, SourceStatus, Status, StepStatus,
 };
+use crate::source::Lost;
 
 pub(crate) fn status() -> Status {
     Status {
@@ -25,6 +26,11 @@ pub(crate) fn status() -> Status {
                 lag: Some(120),
                 watermark: Some(1_767_225_600_000_000),
                 bad: 3,
+                lost: Lost {
+                    records: 41,
+                    unknown: 1,
+                },
+                waiting: None,
             },
             SourceStatus {
                 name: "transactions".into(),
@@ -33,6 +39,8 @@ pub(crate) fn status() -> Status {
                 lag: None,
                 watermark: None,
                 bad: 0,
+                lost: Lost::default(),
+                waiting: Some("no broker can be reached".into()),
             },
         ],
         steps: vec![

@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{metrics, token};
+use super::{metrics, state_routes, token};
 use crate::engine::control::{Control, ControlError, RunState};
+use crate::engine::states::StateControl;
 use crate::limits::PLUGIN_BYTES_MAX;
 
 /// How long a stop waits for requests that are being answered.
@@ -56,7 +57,10 @@ impl Drop for Server {
 
 /// Offers `control` on 127.0.0.1. `state` is the state directory, already locked by this process: it gets the token and
 /// address files. `port` 0: the system chooses.
-pub fn serve(control: Arc<dyn Control>, state: &Path, port: u16) -> io::Result<Server> {
+pub fn serve<C>(control: Arc<C>, state: &Path, port: u16) -> io::Result<Server>
+where
+    C: Control + StateControl + 'static,
+{
     let token = token::ensure(state)?;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|e| {
         let remedy = "set [host] admin_port to a free port, or to 0 for any";
@@ -68,6 +72,7 @@ pub fn serve(control: Arc<dyn Control>, state: &Path, port: u16) -> io::Result<S
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let router = routes(Arc::new(Api {
+        states: control.clone(),
         control,
         token,
         port: address.port(),
@@ -120,8 +125,9 @@ fn run(
     runtime.shutdown_background();
 }
 
-struct Api {
+pub(super) struct Api {
     control: Arc<dyn Control>,
+    pub(super) states: Arc<dyn StateControl>,
     token: String,
     port: u16,
 }
@@ -134,6 +140,7 @@ fn routes(api: Arc<Api>) -> Router {
         .route("/steps/{step}/swap", post(swap))
         .route("/steps/{step}/rollback", post(rollback))
         .route("/steps/{step}/history", get(history))
+        .merge(state_routes::routes())
         .fallback(|| async { error(StatusCode::NOT_FOUND, "no such path") })
         .method_not_allowed_fallback(|| async {
             error(
@@ -201,7 +208,7 @@ fn knows_token(headers: &HeaderMap, token: &str) -> bool {
         })
 }
 
-fn error(status: StatusCode, text: &str) -> Response {
+pub(super) fn error(status: StatusCode, text: &str) -> Response {
     (status, Json(json!({ "error": text }))).into_response()
 }
 
@@ -263,7 +270,7 @@ async fn history(State(api): State<Arc<Api>>, Segment(step): Segment<String>) ->
 }
 
 /// Runs a call into the engine that may wait for checkpoints.
-async fn blocking<T, F>(call: F) -> Response
+pub(super) async fn blocking<T, F>(call: F) -> Response
 where
     T: Serialize + Send + 'static,
     F: FnOnce() -> Result<T, ControlError> + Send + 'static,

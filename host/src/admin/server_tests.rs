@@ -11,6 +11,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::admin::{ADDRESS_FILE, Client, ClientError, TOKEN_FILE, sample};
 use crate::engine::control::{Status, Swapped, Version};
+use crate::engine::inspect::{Found, Listing, Query, StateSteps};
+use crate::engine::snapshot::SnapshotState;
 
 #[derive(Default)]
 struct Noted {
@@ -71,6 +73,34 @@ impl Control for Noted {
             at: 1_767_225_600_000_000,
             in_force: true,
         }])
+    }
+}
+
+impl StateControl for Noted {
+    fn begin_snapshot(&self, to: &Path) -> Result<(), ControlError> {
+        let text = format!("{} holds a snapshot", to.display());
+        Err(ControlError::Refused(text))
+    }
+
+    fn snapshot_state(&self) -> SnapshotState {
+        SnapshotState::Failed("the disk is full".into())
+    }
+
+    fn state_steps(&self) -> Result<StateSteps, ControlError> {
+        Ok(StateSteps {
+            pipeline: "shop".into(),
+            checkpoint: 7,
+            steps: Vec::new(),
+        })
+    }
+
+    fn state_list(&self, step: &str, query: &Query) -> Result<Listing, ControlError> {
+        let text = format!("no step {step} for {query:?}");
+        Err(ControlError::NotFound(text))
+    }
+
+    fn state_get(&self, step: &str, key: &str) -> Result<Found, ControlError> {
+        Err(ControlError::NotFound(format!("no key {key} in {step}")))
     }
 }
 

@@ -5,6 +5,7 @@
 mod carried;
 mod check;
 mod demo;
+mod doctor;
 mod example;
 mod failure;
 mod generate;
@@ -12,10 +13,13 @@ mod logging;
 mod pace;
 mod plugin;
 mod reset;
+mod restore;
 mod run;
 mod screen;
 mod session;
 mod set;
+mod snapshot;
+mod state;
 mod status;
 mod table;
 mod terminal;
@@ -45,11 +49,16 @@ enum Command {
     Demo(demo::Arguments),
     Run(run::Arguments),
     Check(check::Arguments),
+    Doctor(doctor::Arguments),
     Generate(generate::Arguments),
     #[command(subcommand)]
     Plugin(plugin::Command),
     Status(status::Arguments),
     Reset(reset::Arguments),
+    Snapshot(snapshot::Arguments),
+    Restore(restore::Arguments),
+    #[command(subcommand)]
+    State(state::Command),
 }
 
 /// Runs the command that this process was called with.
@@ -67,10 +76,14 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Run(arguments) => run::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Plugin(command) => plugin::run(command),
         Command::Status(arguments) => status::run(arguments),
         Command::Reset(arguments) => reset::run(arguments),
+        Command::Snapshot(arguments) => snapshot::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
+        Command::State(command) => state::run(command),
     }
 }
 

@@ -10,6 +10,7 @@ use clap::Args;
 use super::{Failure, Set, status, terminal};
 use crate::pipeline::{self, Overrides, spec::Spec};
 use crate::plugin::Runtime;
+use crate::state::parse_state_id;
 use crate::state::store::Store;
 use to::To;
 
@@ -39,6 +40,10 @@ pub struct Arguments {
     /// A value of the pipeline file, as with `run`
     #[arg(long, value_name = "PATH=VALUE")]
     set: Vec<Set>,
+    /// The state whose decisions in Kafka a new one takes the place of, as a refused start names it: output since its last
+    /// checkpoint is written again. Only where the state itself is lost; otherwise a reset knows by itself
+    #[arg(long, value_name = "STATE_ID", conflicts_with = "to", value_parser = state_id)]
+    abandon: Option<[u8; 16]>,
     /// Do it
     #[arg(long)]
     yes: bool,
@@ -51,14 +56,18 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let spec = pipeline::load(&arguments.pipeline, &overrides).map_err(Failure::Pipeline)?;
     match arguments.to {
-        None => forget(&spec, arguments.yes),
+        None => forget(&spec, arguments.abandon, arguments.yes),
         Some(to) => go(&spec, &arguments.pipeline, &to, arguments.yes),
     }
 }
 
-fn forget(spec: &Spec, yes: bool) -> Result<(), Failure> {
+fn state_id(text: &str) -> Result<[u8; 16], String> {
+    parse_state_id(text).ok_or_else(|| "a state id has 32 hexadecimal digits".to_owned())
+}
+
+fn forget(spec: &Spec, abandon: Option<[u8; 16]>, yes: bool) -> Result<(), Failure> {
     let state = status::state_dir(spec);
-    if !state.exists() {
+    if !state.exists() && abandon.is_none() {
         return terminal::print(&format!(
             "nothing to reset: there is no state in {}\n",
             state.display()
@@ -71,6 +80,9 @@ fn forget(spec: &Spec, yes: bool) -> Result<(), Failure> {
         ));
     }
     Store::reset(&state)?;
+    if let Some(id) = abandon {
+        Store::supersede(&state, id)?;
+    }
     terminal::print(&format!(
         "reset: {} holds no state any more\n",
         state.display()

@@ -98,8 +98,13 @@ fn summarize(status: Status, started: Instant) -> Value {
         let counts = json!({ "rows_in": s.rows_in, "rows_out": s.rows_out, "late": s.late, "dead_letters": s.dead_letters });
         (s.name, counts)
     });
+    let sources = status.sources.into_iter().map(|s| {
+        let lost = json!({ "records": s.lost.records, "unknown": s.lost.unknown });
+        let counts = json!({ "records_in": s.records_in, "bad": s.bad, "lost": lost });
+        (s.name, counts)
+    });
     json!({
-        "sources": named(status.sources.into_iter().map(|s| (s.name, json!({ "records_in": s.records_in, "bad": s.bad }))).collect()),
+        "sources": named(sources.collect()),
         "steps": named(steps.collect()),
         "sinks": named(status.sinks.into_iter().map(|s| (s.name, json!({ "records_out": s.records_out }))).collect()),
         "dead_letters": status.dead_letters,

@@ -85,7 +85,16 @@ pub fn summary(status: &Status) -> String {
         steps.collect::<Vec<_>>().join(", "),
         table::thousands(status.dead_letters),
         table::thousands(status.steps.iter().map(|s| s.late).sum()),
-    )
+    ) + &lost(status)
+}
+
+/// A line for each source that has lost records.
+fn lost(status: &Status) -> String {
+    let sources = status.sources.iter().filter(|s| !s.lost.is_none());
+    let line = |s: &crate::engine::control::SourceStatus| {
+        format!("  lost:         {}: {}\n", escape(&s.name), s.lost)
+    };
+    sources.map(line).collect()
 }
 
 /// `1 worker`, `2 workers`
@@ -164,6 +173,7 @@ mod tests {
           records in:   48,000 clicks, 12,000 transactions
           rows out:     5,100 sessions, 48,000 valid
           dead letters: 4, late rows: 2
+          lost:         clicks: 41 records and an unknown number of records, once
         ");
     }
 

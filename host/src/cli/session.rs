@@ -13,7 +13,7 @@ use crate::engine::embedded::embed;
 use crate::engine::open::Options;
 use crate::engine::supervisor::{Supervised, Supervisor};
 use crate::engine::watermark::Mode;
-use crate::error::RunError;
+use crate::error::{ConnectorError, RunError};
 use crate::kafka::EmbeddedBroker;
 use crate::pipeline::plan::Plan;
 use crate::plugin::Runtime;
@@ -64,6 +64,9 @@ impl Stop {
             );
         })
         .map_err(|e| Failure::Failed(format!("cannot listen to signals: {e}")))?;
+        // A file at the limit of its size is an error of the write, as a full disk is, and not the end of the process.
+        // SAFETY: no handler is installed, the signal is only ignored.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         Ok(stop)
     }
 
@@ -99,7 +102,13 @@ impl Session {
             broker: broker.clone(),
             swap: None,
         };
-        let Some((supervisor, run)) = Supervisor::start(plan, runtime, options)? else {
+        let started = Supervisor::start(plan, runtime, options).map_err(|error| match error {
+            RunError::Connector(waiting @ ConnectorError::Stopped { .. }) if stop.is_asked() => {
+                Failure::StoppedEarly(format!("{waiting}; nothing was begun"))
+            }
+            error => error.into(),
+        })?;
+        let Some((supervisor, run)) = started else {
             return Ok(None);
         };
         let admin = admin::serve(supervisor.clone(), &state, port).map_err(|e| {
@@ -150,8 +159,20 @@ impl Session {
                 {
                     self.wait_for_plugin(why, &mut pace)?;
                 }
+                Err(error)
+                    if error.is_disk_full()
+                        && self.supervisor.waits_out_pauses()
+                        && !self.stop.is_asked() =>
+                {
+                    self.wait_for_room(error, &mut pace)?;
+                }
                 Err(error) if error.is_doubt() && !self.stop.is_asked() => {
                     self.begin_again(error, &mut pace)?;
+                }
+                // It ended at a checkpoint, as was asked for.
+                Err(RunError::Grown(_)) => {
+                    self.supervisor.rest(RunState::Finished);
+                    return Ok(());
                 }
                 ended => {
                     self.supervisor.rest(RunState::Finished);
@@ -218,6 +239,43 @@ impl Session {
                     self.stuck_at.1 += 1;
                     why = error;
                 }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the run, as a crash would, and tries now and then whether there is room on the disk again. A write that failed is
+    /// never repeated: what is on the disk is read anew.
+    fn wait_for_room(&mut self, error: RunError, pace: &mut Pace<'_>) -> Result<(), Failure> {
+        let decided = self.status().checkpoint.number;
+        if self.stuck_at.0 != decided {
+            self.stuck_at = (decided, 0);
+        }
+        let mut why = error;
+        while self.run.is_none() && !self.stop.is_asked() {
+            let reason = format!(
+                "disk full: {why}. Make room there; it goes on by itself from checkpoint {decided}"
+            );
+            if self.stuck_at.1 == 0 {
+                tracing::error!("the pipeline is paused: {reason}");
+            }
+            self.supervisor.rest(RunState::Paused(reason));
+            let wait = BEGIN_AGAIN_MIN * 2_u32.saturating_pow(self.stuck_at.1);
+            self.stuck_at.1 += 1;
+            let until = Instant::now() + wait.min(BEGIN_AGAIN_MAX);
+            while self.run.is_none() && Instant::now() < until && !self.stop.is_asked() {
+                // A version that is swapped in meanwhile is tried with.
+                self.run = self.supervisor.resume();
+                pace.look(self)?;
+            }
+            if self.run.is_some() || self.stop.is_asked() {
+                return Ok(());
+            }
+            match self.supervisor.restart() {
+                Ok(Some(run)) => self.run = Some(run),
+                Ok(None) => return Ok(()),
+                Err(error) if error.is_disk_full() || error.is_doubt() => why = error,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -42,6 +42,14 @@ fn the_commands_of_the_contract() {
         "plugin history p.toml s --json",
         "status",
         "status p.toml --json",
+        "snapshot p.toml copy",
+        "snapshot p.toml copy --json",
+        "restore p.toml copy",
+        "restore p.toml copy --replace --abandon 000102030405060708090a0b0c0d0e0f",
+        "state list p.toml",
+        "state list p.toml s --prefix u --limit 5 --json",
+        "state get p.toml s u1",
+        "state get p.toml s -5 --json",
     ] {
         if let Err(e) = parse(line) {
             panic!("{line}: {e}");

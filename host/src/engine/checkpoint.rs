@@ -4,8 +4,8 @@
 //! Invariant: checkpoints are committed in order, one at a time; after a failure none follows.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -52,6 +52,7 @@ impl Checkpointer {
             sink.sync(frozen.meta.sinks.get(&plan.name).unwrap_or(&Value::Null))?;
         }
         shared.dead_letters.sync(&frozen.meta.dead_letters)?;
+        shared.sources.iter().try_for_each(|s| s.verify())?;
         let positions: Vec<_> = shared
             .plan
             .sources
@@ -63,6 +64,7 @@ impl Checkpointer {
         let meta = Meta {
             engine: serde_json::to_value(&frozen.meta).expect("plain data"),
         };
+        let settling = shared.settled();
         let prepared = Prepared {
             number: frozen.number,
             meta,
@@ -81,6 +83,7 @@ impl Checkpointer {
         for (sink, plan) in shared.sinks.iter().zip(&shared.plan.sinks) {
             sink.decided(frozen.meta.sinks.get(&plan.name).unwrap_or(&Value::Null))?;
         }
+        drop(settling);
         crash::point("followers-done");
         shared.decided(frozen.number);
         if let Some(swap) = frozen.swap {
@@ -100,7 +103,18 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Nothing is to be committed for now: what is known is made durable.
+    /// The state, for as long as the run lasts.
+    pub fn watch_store(&self) -> Weak<Store> {
+        Arc::downgrade(&self.store)
+    }
+
+    /// Nothing is to be committed for now: what is known is made durable, and the sources look around.
+    pub fn idle(&self, shared: &Shared) -> Result<(), RunError> {
+        self.settle()?;
+        Ok(shared.sources.iter().try_for_each(|s| s.verify())?)
+    }
+
+    /// Makes durable what is known.
     pub fn settle(&self) -> Result<(), RunError> {
         Ok(self.store.settle()?)
     }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::source::Lost;
 use crate::time::Micros;
 
 /// A running pipeline as its operators see it. Every call may come from any thread; `swap` and `rollback` may block for
@@ -80,6 +81,12 @@ pub struct SourceStatus {
     pub watermark: Option<Micros>,
     /// Records refused since the start.
     pub bad: u64,
+    /// What was gone before it could be read, since the state was made.
+    #[serde(default)]
+    pub lost: Lost,
+    /// Why nothing, or not everything, can be read for now.
+    #[serde(default)]
+    pub waiting: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

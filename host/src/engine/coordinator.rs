@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::catch_up::{self, Lead};
-use crate::engine::meta::{EngineMeta, PluginMeta, SourceMeta, StepMeta, VersionMeta};
+use crate::engine::meta::{EngineMeta, PluginMeta, StepMeta, VersionMeta};
 use crate::engine::swap::SwapOrder;
 use crate::engine::watermark::{Mode, SourceTime};
 use crate::pipeline::plan::{Input, Operator, Plan};
-use crate::source::{Position, Progress};
+use crate::source::{Lost, Position, Progress};
 use crate::time::{END_OF_TIME, Micros, NO_TIME};
 
 /// A pipeline without input has a checkpoint all the same after so long.
@@ -216,20 +216,12 @@ impl Coordinator {
         self.time_had_turn = false;
         self.last_checkpoint = elapsed;
         for (source, name) in self.source_names.iter().enumerate() {
-            let positions = self.positions[source]
-                .iter()
-                .map(|(&id, p)| (id, p.next))
-                .collect();
-            let (highest, watermark) =
-                (self.times[source].highest(), self.times[source].watermark());
+            let positions = self.positions[source].iter();
+            // What else is said of a source stays what it was when the run began.
             let entry = self.meta.sources.entry(name.clone()).or_default();
-            *entry = SourceMeta {
-                positions,
-                highest,
-                watermark,
-                topics: std::mem::take(&mut entry.topics),
-                reads: std::mem::take(&mut entry.reads),
-            };
+            entry.positions = positions.map(|(&id, p)| (id, p.next)).collect();
+            entry.highest = self.times[source].highest();
+            entry.watermark = self.times[source].watermark();
         }
         for (step, name) in self.step_names.iter().enumerate() {
             self.meta.steps.entry(name.clone()).or_default().watermark = self.watermarks[step];
@@ -299,6 +291,12 @@ impl Coordinator {
     /// Where reading of a partition goes on, as last reported.
     pub fn position(&self, source: usize, partition: u32) -> Option<Position> {
         self.positions[source].get(&partition).map(|p| p.next)
+    }
+
+    /// What was gone before it could be read of a source, since the state was made.
+    pub fn lost(&self, source: usize) -> Lost {
+        let meta = self.meta.sources.get(&self.source_names[source]);
+        Lost::total(meta.into_iter().flat_map(|m| m.lost.values()))
     }
 
     pub fn source_watermark(&self, source: usize) -> Micros {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::engine::control::{
@@ -17,6 +17,7 @@ use crate::engine::versions::{Versions, check, plugin_of, setup};
 use crate::error::RunError;
 use crate::pipeline::plan::{Operator, Plan, Step};
 use crate::plugin::{Component, Runtime};
+use crate::state::Store;
 use crate::time::{END_OF_TIME, Micros, NO_TIME};
 
 /// Rates are means over about this long.
@@ -27,6 +28,7 @@ const SWAP_LOOK: Duration = Duration::from_millis(50);
 /// A running pipeline.
 pub struct Handle {
     shared: Arc<Shared>,
+    store: Weak<Store>,
     runtime: Arc<Runtime>,
     versions: Versions,
     started: Duration,
@@ -42,10 +44,16 @@ struct Counts {
 }
 
 impl Handle {
-    pub fn new(shared: Arc<Shared>, runtime: Arc<Runtime>, versions: Versions) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        store: Weak<Store>,
+        runtime: Arc<Runtime>,
+        versions: Versions,
+    ) -> Self {
         let started = shared.clock.elapsed();
         Self {
             shared,
+            store,
             runtime,
             versions,
             started,
@@ -56,6 +64,11 @@ impl Handle {
 
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// The state; gone with the run.
+    pub fn store(&self) -> &Weak<Store> {
+        &self.store
     }
 
     /// Finish the epoch, commit and end.
@@ -75,7 +88,7 @@ impl Handle {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 
-    fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) || self.shared.has_failed()
     }
 
@@ -220,7 +233,10 @@ impl Control for Handle {
         let coordinator = shared.coordinator();
         let epoch = coordinator.epoch();
         let seen: Vec<_> = (0..plan.sources.len())
-            .map(|i| (coordinator.lag(i), coordinator.source_watermark(i)))
+            .map(|i| {
+                let watermark = coordinator.source_watermark(i);
+                (coordinator.lag(i), watermark, coordinator.lost(i))
+            })
             .collect();
         drop(coordinator);
         let source = |(i, s): (usize, &crate::pipeline::plan::Source)| SourceStatus {
@@ -230,6 +246,8 @@ impl Control for Handle {
             lag: seen[i].0,
             watermark: shown(seen[i].1),
             bad: m.sources[i].bad.load(Relaxed),
+            lost: seen[i].2,
+            waiting: shared.sources[i].waiting(),
         };
         let sink = |(i, s): (usize, &crate::pipeline::plan::Sink)| SinkStatus {
             name: s.name.clone(),

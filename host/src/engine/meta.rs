@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::source::Position;
+use crate::source::{Lost, Position};
 use crate::time::Micros;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +65,12 @@ pub struct SourceMeta {
     /// What the positions are positions of.
     #[serde(default)]
     pub reads: String,
+    /// The ids of the topics, by name: a topic that is created anew bears its name again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub topic_ids: BTreeMap<String, String>,
+    /// What was gone before it could be read, by partition, since the state was made.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost: BTreeMap<u32, Lost>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

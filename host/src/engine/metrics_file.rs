@@ -105,6 +105,7 @@ fn document(
             "lag": coordinator.lag(i),
             "watermark": time(coordinator.source_watermark(i)),
             "bad": m.sources[i].bad.load(Relaxed),
+            "lost": coordinator.lost(i),
         });
         (s.name.clone(), about)
     });

@@ -246,7 +246,7 @@ fn nothing_new(
         let Some(was) = old.sources.get(&plan.name) else {
             return Ok(false);
         };
-        source.recall(&was.topics);
+        source.recall(&was.topics, &was.topic_ids);
         let found = source.partitions(&was.positions, &BTreeMap::new(), true, &*options.stop)?;
         if found
             .iter()
@@ -297,10 +297,13 @@ fn resolve_partitions(
                 ..SourceMeta::default()
             });
         let known = old_ends.get(&plan.name).cloned().unwrap_or_default();
-        source.recall(&entry.topics);
+        source.recall(&entry.topics, &entry.topic_ids);
         entry.reads = pipeline::source_identity(plan);
         let partitions = source.partitions(&entry.positions, &known, bounded, &*options.stop)?;
-        entry.topics = source.topics();
+        (entry.topics, entry.topic_ids) = (source.topics(), source.topic_ids());
+        for (partition, lost) in source.losses() {
+            entry.lost.entry(partition).or_default().add(lost);
+        }
         entry.positions = partitions.iter().map(|p| (p.id, p.start)).collect();
         ends.insert(
             plan.name.clone(),
@@ -325,7 +328,7 @@ fn open_sinks(
     transaction: Option<&Arc<TransactionalProducer>>,
 ) -> Result<(Vec<Box<dyn Sink>>, Consoles), RunError> {
     let mut consoles = Vec::new();
-    let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, ConnectorError> {
+    let mut open = |s: &plan::Sink| -> Result<Box<dyn Sink>, RunError> {
         let resume = meta.sinks.get(&s.name);
         let place = || sink_place(plan, &s.name, store, &options.clock);
         Ok(match &s.connector {
@@ -337,10 +340,14 @@ fn open_sinks(
                 Box::new(WebhookSink::open(&plan.name, &plan.host.state, s)?)
             }
             SinkConnector::Postgres(_) => {
-                let (id, stop) = (hex(&store.state_id()), &*options.stop);
+                let stop = &*options.stop;
+                let ids = [store.state_id()]
+                    .into_iter()
+                    .chain(store.supersedes().to_vec());
+                let ids: Vec<String> = ids.map(|id| hex(&id)).collect();
                 Box::new(PostgresSink::open(
                     &plan.name,
-                    &id,
+                    &ids,
                     &place(),
                     s,
                     resume,

@@ -9,6 +9,7 @@ mod target;
 
 use std::collections::BTreeMap;
 
+use crate::engine::decide;
 use crate::engine::edit;
 use crate::engine::meta::{EngineMeta, SourceMeta};
 use crate::engine::open::read_meta;
@@ -110,6 +111,10 @@ pub fn propose(
         true => Some(Store::open(&host.state, &plan.name, host.key_groups)?),
         false => None,
     };
+    if let Some(store) = store.as_ref().filter(|store| store.undecided().is_some()) {
+        // A host ended while its last checkpoint was being decided: Kafka says how that went.
+        decide::open(plan, store, stop)?;
+    }
     let latest = store.as_ref().and_then(Store::latest);
     let (number, mut meta) = match latest {
         Some(restored) => (restored.number + 1, read_meta(restored.meta)?),

@@ -30,7 +30,9 @@ impl Engine {
     /// Starts the threads.
     pub fn start(self) -> Result<Running, RunError> {
         let shared = self.shared;
-        let handle = Arc::new(Handle::new(shared.clone(), self.runtime, self.versions));
+        let store = self.checkpointer.watch_store();
+        let handle = Handle::new(shared.clone(), store, self.runtime, self.versions);
+        let handle = Arc::new(handle);
         let (queue, checkpointer, of) = (self.queue, self.checkpointer, shared.clone());
         let checkpoints = spawn("checkpoint".into(), move || {
             commit_all(checkpointer, &queue, &of)
@@ -81,8 +83,11 @@ impl Running {
             return Err(error);
         }
         closed
-            .map(drop)
-            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))
+            .map_err(|_| RunError::Worker("the checkpoint thread panicked; see the log".into()))?;
+        match shared.grown() {
+            Some(what) => Err(RunError::Grown(what.to_owned())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -97,32 +102,35 @@ fn spawn<T: Send + 'static>(
         .map_err(|e| RunError::Worker(format!("cannot start thread {name}: {e}")))
 }
 
-/// Runs a worker; a panic in it ends the run instead of leaving the others waiting.
+/// Runs a worker.
 fn work(worker: Worker) {
-    struct Watch(Arc<Shared>, usize);
-    impl Drop for Watch {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                self.0.fail(RunError::Worker(format!(
-                    "worker {} panicked; its message is above",
-                    self.1
-                )));
-            }
+    let name = format!("worker {}", worker.index);
+    let _watch = Watch(worker.shared.clone(), name);
+    worker.run();
+}
+
+/// A panic of a thread that has one ends the run instead of leaving the others waiting.
+struct Watch(Arc<Shared>, String);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let what = format!("{} panicked; its message is above", self.1);
+            self.0.fail(RunError::Worker(what));
         }
     }
-    let _watch = Watch(worker.shared.clone(), worker.index);
-    worker.run();
 }
 
 fn commit_all(
     mut checkpointer: Checkpointer,
     queue: &Receiver<Job>,
-    shared: &Shared,
+    shared: &Arc<Shared>,
 ) -> Checkpointer {
+    let _watch = Watch(shared.clone(), "the checkpoint thread".into());
     loop {
         let done = match queue.recv_timeout(SETTLE_AFTER) {
             Ok(Job::Commit(frozen)) => checkpointer.commit(*frozen, shared),
-            Err(RecvTimeoutError::Timeout) => checkpointer.settle(),
+            Err(RecvTimeoutError::Timeout) => checkpointer.idle(shared),
             Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
         };
         if let Err(error) = done {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::engine::checkpoint::Frozen;
@@ -42,7 +42,11 @@ pub struct Shared {
     frozen: Rendezvous<Vec<Delta>, Result<(), ()>>,
     coordinator: Mutex<Coordinator>,
     failure: Mutex<Option<RunError>>,
+    /// A source has more to read than the run began with.
+    grown: OnceLock<String>,
     decided: Mutex<Decided>,
+    /// Held from the decision of a checkpoint until every sink has acted on it.
+    settling: Mutex<()>,
     checkpoints: SyncSender<Job>,
     /// The embedded broker outlives all that talk to it: fields are dropped in their order.
     _broker: Option<Arc<EmbeddedBroker>>,
@@ -103,10 +107,12 @@ impl Shared {
             frozen: Rendezvous::new(workers),
             coordinator: Mutex::new(parts.coordinator),
             failure: Mutex::default(),
+            grown: OnceLock::new(),
             decided: Mutex::new(Decided {
                 number: parts.decided,
                 at: now,
             }),
+            settling: Mutex::default(),
             checkpoints,
             standing: AtomicU64::new(0),
             plan: parts.plan,
@@ -137,6 +143,10 @@ impl Shared {
             if self.sinks.iter().any(|s| s.is_due()) {
                 coordinator.want_checkpoint();
             }
+            if let Some(what) = self.sources.iter().find_map(|s| s.grown()) {
+                self.grown.get_or_init(|| what);
+                coordinator.stop();
+            }
             coordinator.decide(reports, self.clock.elapsed(), self.clock.now())
         })
     }
@@ -154,6 +164,7 @@ impl Shared {
         decision: &Decision,
         deltas: Vec<Delta>,
     ) -> Result<(), Broken> {
+        let mut failed = None;
         let result = self.frozen.meet(worker, deltas, |all| {
             let at = self.clock.elapsed();
             self.standing.store(at.as_micros() as u64, Relaxed);
@@ -163,11 +174,15 @@ impl Shared {
                     .send(Job::Commit(Box::new(frozen)))
                     .map_err(drop),
                 Err(error) => {
-                    self.fail(error);
+                    failed = Some(error);
                     Err(())
                 }
             }
         })?;
+        // Not while the meeting is held: to fail is to break it up.
+        if let Some(error) = failed {
+            self.fail(error);
+        }
         result.map_err(|()| Broken)
     }
 
@@ -238,6 +253,20 @@ impl Shared {
         *self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// While the guard lives no checkpoint is decided, and every sink has acted on the last one.
+    pub fn settled(&self) -> MutexGuard<'_, ()> {
+        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// [`settled`](Self::settled), unless sinks are acting on a checkpoint just now.
+    pub fn try_settled(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.settling.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     /// The run ends because of `error`; the first one counts.
     pub fn fail(&self, error: RunError) {
         self.failure
@@ -262,6 +291,11 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    /// Why the run has ended although nobody asked it to: it is to be opened again.
+    pub fn grown(&self) -> Option<&str> {
+        self.grown.get().map(String::as_str)
     }
 
     pub fn has_failed(&self) -> bool {

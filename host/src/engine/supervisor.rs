@@ -5,14 +5,16 @@
 //! what the run left.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use crate::engine::control::{Control, ControlError, RunState, Status, Swapped, Version};
 use crate::engine::handle::{Handle, no_step};
 use crate::engine::open::{Options, StartSwap, open};
 use crate::engine::run::Running;
+use crate::engine::snapshot::Job;
 use crate::engine::versions::Versions;
 use crate::engine::watermark::Mode;
 use crate::error::RunError;
@@ -30,6 +32,9 @@ pub struct Supervisor {
     options: Options,
     phase: Mutex<Phase>,
     order: Mutex<Option<Order>>,
+    snapshot: Job,
+    /// Read by those who look into the state.
+    looking: RwLock<()>,
 }
 
 /// A run under a supervisor.
@@ -71,6 +76,8 @@ impl Supervisor {
         let supervisor = Self {
             phase: Mutex::new(Phase::Running(run.running.handle().clone())),
             order: Mutex::default(),
+            snapshot: Job::default(),
+            looking: RwLock::default(),
             plan,
             runtime: runtime.clone(),
             options,
@@ -84,6 +91,36 @@ impl Supervisor {
             Phase::Running(handle) => Some(handle.clone()),
             Phase::Still(_) => None,
         }
+    }
+
+    /// Ends the snapshot that is being taken and waits for whoever looks into the state: they keep it from being opened
+    /// anew. While the guard lives nobody begins.
+    pub fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.snapshot.stop();
+        let alone = self.looking.write().unwrap_or_else(PoisonError::into_inner);
+        // One may have begun between.
+        self.snapshot.stop();
+        alone
+    }
+
+    /// Looks into the state while the guard lives.
+    pub fn looks(&self) -> RwLockReadGuard<'_, ()> {
+        self.looking.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The snapshot that is being taken, or was last.
+    pub fn snapshot(&self) -> &Job {
+        &self.snapshot
+    }
+
+    /// State directory and pipeline.
+    pub fn whose(&self) -> (&Path, &str) {
+        (&self.plan.host.state, &self.plan.name)
+    }
+
+    /// Its topics are on the embedded broker.
+    pub fn is_embedded(&self) -> bool {
+        self.options.broker.is_some()
     }
 
     /// Whether a pause is waited out. A bounded run has nobody who would mend it.
@@ -100,6 +137,7 @@ impl Supervisor {
                 return;
             }
         };
+        let _alone = self.alone();
         let mut status = handle.status();
         status.state = state;
         let plugins = status.steps.iter().filter(|step| step.plugin.is_some());
@@ -125,6 +163,7 @@ impl Supervisor {
         };
         let mut options = self.options.clone();
         options.swap = Some(swap);
+        let _alone = self.alone();
         let begun = begin(&self.plan, &self.runtime, &options);
         let answer = match begun {
             Ok(Some(run)) => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 use crate::batch::{Batch, InputId};
+use crate::crash;
 use crate::engine::coordinator::{Decision, Fullness, Report};
 use crate::engine::metrics::add;
 use crate::engine::rendezvous::Broken;
@@ -113,6 +114,7 @@ impl Worker {
 
     /// One turn; false after the last.
     pub fn epoch(&mut self) -> Result<bool, Stop> {
+        crash::point("epoch");
         let (mut flow, letters) = self.take()?;
         let report = self.report();
         let decision = self.shared.meet(self.index, report)?;

@@ -103,7 +103,7 @@ pub(super) fn asking_client(
         .map_err(|error| link.failed(cause(&error)))
 }
 
-fn no_answer(error: ConnectorError, link: &Link, within: Duration) -> ConnectorError {
+pub(super) fn no_answer(error: ConnectorError, link: &Link, within: Duration) -> ConnectorError {
     match error {
         ConnectorError::Stopped { .. } => {
             let cause = link
@@ -198,7 +198,7 @@ pub(super) fn ask<C: ConsumerContext, T>(
 }
 
 /// Serves the events of a client that reads nothing, for `time`.
-fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>, time: Duration) {
+pub(super) fn serve<C: ConsumerContext>(consumer: &BaseConsumer<C>, time: Duration) {
     let until = Instant::now() + time;
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -229,7 +229,7 @@ fn refusal(link: &Link, error: &KafkaError) -> ConnectorError {
 }
 
 /// Runs a future of the admin client, which its own thread completes.
-fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: std::sync::Arc<Self>) {

@@ -4,7 +4,7 @@
 //! and once more when it is back. Errors that no waiting heals (wrong password, unknown certificate) are kept for the next
 //! call to fail with.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -44,6 +44,8 @@ struct LinkState {
     was_said: bool,
     was_up: bool,
     fatal: Option<String>,
+    /// Topics that may not be read any more, each since when and when that was last said.
+    denied: BTreeMap<String, (Instant, Instant)>,
     logged: HashMap<String, (Instant, u64)>,
 }
 
@@ -103,6 +105,7 @@ impl Link {
             return;
         }
         state.since = Some(Instant::now());
+        state.cause.get_or_insert_with(|| cause.to_owned());
         if self.quiet {
             return;
         }
@@ -125,6 +128,52 @@ impl Link {
         self.down.load(Ordering::Relaxed)
     }
 
+    /// A topic that could be read may not be read any more: said now, and again as long as nothing changes.
+    pub(super) fn deny(&self, topic: &str) {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let (since, said) = match state.denied.get(topic) {
+            Some(&(_, said)) if said.elapsed() < SAY_AGAIN_AFTER => return,
+            Some(&(since, _)) => (since, true),
+            None => (now, false),
+        };
+        state.denied.insert(topic.to_owned(), (since, now));
+        let still = if said { " still" } else { "" };
+        tracing::warn!(
+            "{}: this user may{still} not read topic {topic}, which it could before; reading goes on by itself when it is \
+             granted again (READ and DESCRIBE on the topic)",
+            self.place
+        );
+    }
+
+    /// The topic can be read.
+    pub(super) fn grant(&self, topic: &str) {
+        if let Some((since, _)) = self.lock().denied.remove(topic) {
+            let for_s = since.elapsed().as_secs_f32();
+            tracing::info!(
+                "{}: topic {topic} can be read again after {for_s:.1} s",
+                self.place
+            );
+        }
+    }
+
+    /// Why nothing, or not everything, comes for now.
+    pub(super) fn waiting(&self) -> Option<String> {
+        let state = self.lock();
+        if let Some((topic, (since, _))) = state.denied.first_key_value() {
+            let for_s = since.elapsed().as_secs();
+            return Some(format!(
+                "this user may not read topic {topic} any more, for {for_s} s now; grant it READ and DESCRIBE on the topic"
+            ));
+        }
+        let since = state.since.filter(|_| self.is_down())?;
+        let cause = state.cause.as_deref().unwrap_or("no connection");
+        let for_s = since.elapsed().as_secs();
+        Some(format!(
+            "no broker can be reached for {for_s} s now ({cause})"
+        ))
+    }
+
     /// Fails if something happened that waiting does not heal.
     pub(super) fn check(&self) -> Result<(), ConnectorError> {
         match &self.lock().fatal {
@@ -135,6 +184,13 @@ impl Link {
 
     pub(super) fn failed(&self, cause: impl ToString) -> ConnectorError {
         ConnectorError::failed(&self.place, cause)
+    }
+
+    pub(super) fn changed(&self, cause: impl ToString) -> ConnectorError {
+        ConnectorError::Changed {
+            place: self.place.clone(),
+            cause: cause.to_string(),
+        }
     }
 
     pub(super) fn stopped(&self) -> ConnectorError {
@@ -166,6 +222,12 @@ impl Link {
             Some(RDKafkaErrorCode::SSL) if !self.lock().was_up => {
                 self.give_up(format!(
                     "no TLS connection: {reason}; look at security.protocol and the ssl. properties under [kafka]"
+                ));
+            }
+            Some(_) if refuses_certificate(reason) && !self.lock().was_up => {
+                self.give_up(format!(
+                    "no TLS connection: the broker refuses this client's certificate, or wants one: {reason}; look at \
+                     ssl.certificate.location and ssl.key.location under [kafka]"
                 ));
             }
             Some(RDKafkaErrorCode::Fatal) => {
@@ -217,6 +279,15 @@ impl ClientContext for Asking {
 }
 
 impl ConsumerContext for Asking {}
+
+/// Whether the broker has ended a TLS handshake for the client's certificate. librdkafka takes it for an outage, because
+/// the client's side of the handshake was over.
+fn refuses_certificate(reason: &str) -> bool {
+    let alert = reason
+        .split_once("SSL routines")
+        .and_then(|(_, alert)| alert.split_once("alert "));
+    alert.is_some_and(|(_, what)| what.contains("certificate") || what.contains("unknown ca"))
+}
 
 /// Whether the operation is worth repeating: the broker or a leader is away, or moving.
 pub(super) fn is_transient(code: RDKafkaErrorCode) -> bool {
@@ -395,6 +466,27 @@ mod tests {
     }
 
     #[test]
+    fn what_reading_waits_for_is_known_as_long_as_it_does() {
+        let link = Link::new("source clicks".into());
+        assert_eq!(link.waiting(), None);
+        link.lost("connection refused");
+        let waiting = link.waiting().unwrap();
+        assert!(waiting.contains("connection refused"), "{waiting}");
+        link.seen();
+        assert_eq!(link.waiting(), None);
+        link.deny("orders");
+        link.deny("returns");
+        link.deny("orders");
+        assert!(link.waiting().unwrap().contains("topic orders"));
+        link.grant("orders");
+        link.grant("orders");
+        assert!(link.waiting().unwrap().contains("topic returns"));
+        link.grant("returns");
+        assert_eq!(link.waiting(), None);
+        link.check().unwrap();
+    }
+
+    #[test]
     fn tls_failures_are_final_only_before_the_first_answer() {
         let ssl = KafkaError::Global(RDKafkaErrorCode::SSL);
         let never_up = Link::new("a".into());
@@ -404,5 +496,36 @@ mod tests {
         was_up.connected();
         was_up.hear_error(&ssl, "connection reset in handshake");
         was_up.check().unwrap();
+    }
+
+    #[test]
+    fn a_broker_that_wants_a_certificate_is_not_waited_for() {
+        let away = KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure);
+        for (reason, is_final) in [
+            (
+                "ssl://h:1/bootstrap: Receive failed: error:0A000412:SSL routines::ssl/tls alert bad certificate",
+                true,
+            ),
+            (
+                "ssl://h:1/bootstrap: Receive failed: error:0A00045C:SSL routines::tlsv13 alert certificate required",
+                true,
+            ),
+            (
+                "ssl://h:1/bootstrap: Receive failed: error:0A000418:SSL routines::tlsv1 alert unknown ca",
+                true,
+            ),
+            (
+                "ssl://h:1/bootstrap: Receive failed: Connection reset by peer",
+                false,
+            ),
+            (
+                "ssl://certificate.example:1: Connect failed: refused",
+                false,
+            ),
+        ] {
+            let link = Link::new("source clicks".into());
+            link.hear_error(&away, reason);
+            assert_eq!(link.check().is_err(), is_final, "{reason}");
+        }
     }
 }

@@ -70,6 +70,17 @@ impl EmbeddedBroker {
         result.expect("the mock cluster has a broker");
     }
 
+    /// Answers the next `times` fetches with: not authorised.
+    #[cfg(test)]
+    pub(super) fn deny_fetches(&self, times: usize) {
+        use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+        let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+        let cluster = self.cluster();
+        cluster
+            .0
+            .request_errors(RDKafkaApiKey::Fetch, &vec![denied; times]);
+    }
+
     fn cluster(&self) -> std::sync::MutexGuard<'_, Mock> {
         self.cluster
             .lock()

@@ -4,33 +4,42 @@
 //! offsets are committed for lag monitors only. What is written is part of the checkpoint's transaction, or goes through one
 //! idempotent producer a sink, and a checkpoint waits for the delivery reports of exactly its own records.
 //!
-//! Invariant: nothing here lets librdkafka choose a position. An offset that the broker no longer has is an error that
-//! names it, never a jump.
+//! Invariant: nothing here lets librdkafka choose a position. Where an offset that the broker no longer has, or a topic that
+//! was created anew, leads to is said by the pipeline file (`on_data_loss`), told, and counted.
 
 pub mod admin;
 mod connection;
 mod context;
 mod dead_letters;
 pub mod decision;
+pub mod doctor;
+mod doubts;
 mod embedded;
 mod feed;
 mod headers;
+mod identity;
+mod loss;
+mod part;
 mod producer;
 mod properties;
 mod queue;
 mod reader;
 mod records;
+mod security;
 mod sink;
 mod source;
+mod start;
 mod table;
 mod topics;
 mod transaction;
+mod watch;
 
 pub use dead_letters::KafkaDeadLetters;
 pub use embedded::EmbeddedBroker;
 pub use feed::GeneratorFeed;
 pub use producer::TopicProducer;
-pub use properties::{check_mechanism, check_property};
+pub use properties::check_property;
+pub use security::{check_security, is_path, security_risks};
 pub use sink::KafkaSink;
 pub use source::KafkaSource;
 pub use table::KafkaTable;

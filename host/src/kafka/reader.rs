@@ -6,26 +6,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::connection::{Link, cause, is_transient};
 use super::context::SourceContext;
+use super::doubts::{Doubts, PROBE_WAIT};
+use super::loss;
+use super::part::{Part, part};
 use super::queue::{Asked, BatchConsumer, Fetched};
 use super::topics::{id, split};
 use crate::error::ConnectorError;
 use crate::limits::EPOCH_RECORDS_MAX;
+use crate::pipeline::plan::OnDataLoss;
 use crate::source::{About, Partition, Position, Progress, Reader, Record};
 
-/// While the broker is away, or a partition is said to be unknown, it is asked this often.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// How long a probe may hold up a worker.
-const PROBE_WAIT: Duration = Duration::from_millis(50);
-/// So many probes in a row must say that the topic is gone: brokers that start say so too, for a moment.
-const GONE_AFTER_PROBES: u32 = 20;
 /// Events (log lines, errors) served before records are read.
 const EVENTS_MAX: usize = 64;
 
@@ -36,29 +35,10 @@ pub(super) struct KafkaReader {
     link: Arc<Link>,
     parts: Vec<Part>,
     index: HashMap<u32, usize>,
-    probed: Instant,
-    unknown: u32,
-    /// The topic that was said to be unknown.
-    suspect: usize,
+    doubts: Doubts,
+    on_data_loss: OnDataLoss,
     /// Why it is not known where librdkafka goes on.
     broken: Option<String>,
-}
-
-struct Part {
-    id: u32,
-    next: i64,
-    end: Option<i64>,
-    /// librdkafka has reported the end at `next`.
-    at_end: bool,
-    /// Left unread for now.
-    held: bool,
-    stopped: bool,
-}
-
-impl Part {
-    fn finished(&self) -> bool {
-        self.end.is_some_and(|end| self.next >= end)
-    }
 }
 
 impl KafkaReader {
@@ -68,6 +48,7 @@ impl KafkaReader {
         link: Arc<Link>,
         partitions: Vec<Partition>,
         asked: Asked,
+        on_data_loss: OnDataLoss,
         consumer: impl FnOnce() -> Result<BaseConsumer<SourceContext>, ConnectorError>,
     ) -> Result<Self, ConnectorError> {
         let parts: Vec<Part> = partitions.iter().map(part).collect();
@@ -78,13 +59,12 @@ impl KafkaReader {
         };
         Ok(Self {
             batches,
-            suspect: parts.first().map_or(0, Part::topic),
+            doubts: Doubts::new(topics.len(), parts.first().map_or(0, Part::topic)),
+            on_data_loss,
             topics: topics.to_vec(),
             link,
             index: parts.iter().enumerate().map(|(at, p)| (p.id, at)).collect(),
             parts,
-            probed: Instant::now(),
-            unknown: 0,
             broken: None,
         })
     }
@@ -107,33 +87,81 @@ impl KafkaReader {
         self.link.check()
     }
 
-    /// Asks for the topic while the broker is away or does not know it; a fetch that works again says nothing by itself.
+    /// Asks for a topic while the broker is away, does not know it or does not let it be read; a fetch that works again says
+    /// nothing by itself.
     fn probe(&mut self, batches: &BatchConsumer<SourceContext>) -> Result<(), ConnectorError> {
-        let due = self.link.is_down() || self.unknown > 0;
-        if !due || self.probed.elapsed() < PROBE_EVERY {
+        let denied = self.parts.iter().find(|p| p.denied).map(Part::topic);
+        let Some(topic) = self.doubts.due(self.link.is_down(), denied) else {
             return Ok(());
-        }
-        self.probed = Instant::now();
+        };
+        let name = &self.topics[topic];
         let metadata = batches
             .consumer()
             .client()
-            .fetch_metadata(Some(&self.topics[self.suspect]), PROBE_WAIT);
-        let Ok(metadata) = metadata else {
-            return Ok(());
-        };
-        self.link.seen();
-        let known = metadata
-            .topics()
+            .fetch_metadata(Some(name), PROBE_WAIT);
+        if let Ok(metadata) = metadata {
+            self.link.seen();
+            let known = metadata.topics().iter().find_map(is_known);
+            if known.is_some_and(|known| self.doubts.answered(topic, known)) {
+                return Err(self.link.failed(format!(
+                    "the topic {name} no longer exists; create it again, or point the source at another one and run \
+                     `tidemill reset`"
+                )));
+            }
+        }
+        if denied.is_some() {
+            self.link.deny(name);
+            self.try_denied(batches);
+        }
+        Ok(())
+    }
+
+    /// Fetches denied partitions once more. One that may be read again gives its records, or its end.
+    fn try_denied(&self, batches: &BatchConsumer<SourceContext>) {
+        let mut list = TopicPartitionList::new();
+        let denied = self
+            .parts
             .iter()
-            .any(|t| t.error().is_none() && !t.partitions().is_empty());
-        self.unknown = if known { 0 } else { self.unknown + 1 };
-        if self.unknown > GONE_AFTER_PROBES {
+            .filter(|p| p.denied && !p.held && !p.stopped);
+        for part in denied {
+            let (topic, partition) = (&self.topics[part.topic()], part.partition());
+            list.add_partition_offset(topic, partition, Offset::Offset(part.next))
+                .expect("an offset read is not negative");
+        }
+        let sought = match list.count() {
+            0 => return,
+            _ => batches.consumer().seek_partitions(list, Duration::ZERO),
+        };
+        if let Err(error) = sought {
+            // The next probe tries again.
+            tracing::debug!("{}: {}", self.link.place(), cause(&error));
+        }
+    }
+
+    /// A fetch of partition `at` worked.
+    fn granted(&mut self, at: usize) {
+        let topic = self.parts[at].topic();
+        self.doubts.proven[topic] = true;
+        if std::mem::take(&mut self.parts[at].denied)
+            && !self.parts.iter().any(|p| p.denied && p.topic() == topic)
+        {
+            self.link.grant(&self.topics[topic]);
+        }
+    }
+
+    /// Fails for good where nothing was ever read of the topic: then it was not granted, and waiting is no use.
+    fn denied(&mut self, topic: usize, partition: i32) -> Result<(), ConnectorError> {
+        let name = &self.topics[topic];
+        if !self.doubts.proven[topic] {
             return Err(self.link.failed(format!(
-                "the topic {} no longer exists; create it again, or point the source at another one and run `tidemill \
-                 reset`",
-                self.topics[self.suspect]
+                "this user may not read topic {name}; grant it READ on the topic, or change the credentials under [kafka]"
             )));
         }
+        if let Some(at) = part_at(&self.index, topic, partition) {
+            // Nobody knows whether something came since.
+            (self.parts[at].denied, self.parts[at].at_end) = (true, false);
+        }
+        self.link.deny(name);
         Ok(())
     }
 
@@ -156,16 +184,13 @@ impl KafkaReader {
     }
 }
 
-fn part(partition: &Partition) -> Part {
-    let next = partition.start.offset;
-    Part {
-        id: partition.id,
-        next,
-        end: partition.end,
-        at_end: false,
-        held: false,
-        // Finished before it began: never assigned.
-        stopped: partition.end.is_some_and(|end| next >= end),
+/// Whether there is such a topic; `None` if that cannot be said for now.
+fn is_known(topic: &MetadataTopic) -> Option<bool> {
+    use RDKafkaErrorCode::{UnknownTopic, UnknownTopicOrPartition};
+    match topic.error().map(RDKafkaErrorCode::from) {
+        None => (!topic.partitions().is_empty()).then_some(true),
+        Some(UnknownTopic | UnknownTopicOrPartition) => Some(false),
+        Some(_) => None,
     }
 }
 
@@ -282,7 +307,8 @@ impl KafkaReader {
         failed?;
         if entries > 0 {
             self.stop_finished(batches);
-        } else {
+        }
+        if entries == 0 || self.parts.iter().any(|p| p.denied) {
             self.probe(batches)?;
         }
         Ok(())
@@ -313,9 +339,10 @@ impl KafkaReader {
                 };
                 if let Some(at) = part_at(&self.index, topic, partition) {
                     self.parts[at].take(offset, value, about, each);
-                    if topic == self.suspect {
-                        self.unknown = 0;
+                    if self.parts[at].denied || !self.doubts.proven[topic] {
+                        self.granted(at);
                     }
+                    self.doubts.read(topic);
                 }
                 Ok(())
             }
@@ -337,30 +364,28 @@ impl KafkaReader {
         text: &str,
     ) -> Result<(), ConnectorError> {
         let at = part_at(&self.index, topic, partition);
-        let part = at.map(|at| &mut self.parts[at]);
         match code {
             RDKafkaErrorCode::PartitionEOF => {
                 self.link.seen();
-                if let Some(part) = part {
+                if let Some(at) = at {
+                    let part = &mut self.parts[at];
                     part.next = part.next.max(offset);
                     part.at_end = true;
+                    self.granted(at);
                 }
                 Ok(())
             }
             RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownTopic
             | RDKafkaErrorCode::UnknownPartition => {
-                self.unknown = self.unknown.max(1);
-                self.suspect = topic;
+                self.doubts.unknown(topic);
                 Ok(())
             }
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                let wanted = part.map_or(offset, |part| part.next);
-                Err(self.link.failed(format!(
-                    "partition {partition}: offset {wanted}, where reading goes on, is not in the topic any more: {text}; \
-                     its records were deleted before they were read. `tidemill reset` starts anew"
-                )))
+                let wanted = at.map_or(offset, |at| self.parts[at].next);
+                Err(self.gone((topic, partition), wanted, text))
             }
+            RDKafkaErrorCode::TopicAuthorizationFailed => self.denied(topic, partition),
             code if is_transient(code) => {
                 tracing::debug!("{}: partition {partition}: {text}", self.link.place());
                 Ok(())
@@ -368,6 +393,21 @@ impl KafkaReader {
             code => Err(self.link.failed(format!(
                 "partition {partition} at offset {offset}: {code}: {text}"
             ))),
+        }
+    }
+
+    /// The broker does not have the offset any more. What that means is found out where the source is opened again, with
+    /// one exception: a log that was cut off may have grown over the offset since, and then nothing would be found.
+    fn gone(&self, (topic, partition): (usize, i32), wanted: i64, text: &str) -> ConnectorError {
+        let told = format!(
+            "topic {}, partition {partition}: offset {wanted}, where reading goes on, is not there any more ({text})",
+            self.topics[topic]
+        );
+        match self.on_data_loss == OnDataLoss::Stop && text.contains("truncation") {
+            true => self.link.failed(loss::refusal(&format!(
+                "{told}: Kafka has lost records that were read, and may have others in their place"
+            ))),
+            false => self.link.changed(told),
         }
     }
 
@@ -396,45 +436,4 @@ impl KafkaReader {
 fn part_at(index: &HashMap<u32, usize>, topic: usize, partition: i32) -> Option<usize> {
     let id = id(topic, u32::try_from(partition).ok()?)?;
     index.get(&id).copied()
-}
-
-impl Part {
-    fn topic(&self) -> usize {
-        split(self.id).0
-    }
-
-    /// The number in the topic.
-    fn partition(&self) -> i32 {
-        split(self.id).1
-    }
-
-    fn take(
-        &mut self,
-        offset: i64,
-        value: Option<&[u8]>,
-        about: About<'_>,
-        each: &mut dyn FnMut(Record<'_>),
-    ) {
-        self.at_end = false;
-        if self.end.is_some_and(|end| offset >= end) {
-            // Beyond the end: whatever was before it has been read.
-            self.next = self.next.max(self.end.unwrap_or(offset));
-            return;
-        }
-        if offset < self.next {
-            // A fetch after a reconnect may begin in the middle of a batch of the broker.
-            return;
-        }
-        self.next = offset + 1;
-        each(Record {
-            partition: self.id,
-            number: offset,
-            next: Position {
-                offset: offset + 1,
-                record: offset + 1,
-            },
-            value,
-            about,
-        });
-    }
 }

@@ -82,7 +82,7 @@ pub(super) fn find<C: ConsumerContext>(
 }
 
 /// The topics of `all` that the pattern matches as a whole, in order; Kafka's and the host's own are left out.
-fn like(pattern: &str, all: Vec<String>) -> Result<Vec<String>, String> {
+pub(super) fn like(pattern: &str, all: Vec<String>) -> Result<Vec<String>, String> {
     let pattern = topic_pattern(pattern)?;
     let mut found: Vec<String> = all
         .into_iter()

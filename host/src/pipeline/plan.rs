@@ -153,6 +153,7 @@ pub enum SourceConnector {
         cluster: Cluster,
         topics: Topics,
         start: Start,
+        on_data_loss: OnDataLoss,
     },
     File {
         path: PathBuf,
@@ -217,6 +218,18 @@ pub enum Start {
     Earliest,
     Latest,
     At(Micros),
+}
+
+/// What a source does when the position it goes on from is not in its topic any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnDataLoss {
+    /// Ends the run with an error.
+    #[default]
+    Stop,
+    /// Goes on with the first record that there is.
+    Earliest,
+    /// Goes on behind the last one.
+    Latest,
 }
 
 /// The generator's data; record i is at `start + i * speed / per_second`.

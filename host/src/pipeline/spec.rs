@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use super::plan::WindowKind;
 use super::plan::{
     BadRecords, Delivery, Existing, Format, GenerateKind, JoinKind, Limit, LineFormat, LookupKind,
-    OnReject, Order, RecordPart, Roll, Start, WriteMode,
+    OnDataLoss, OnReject, Order, RecordPart, Roll, Start, WriteMode,
 };
 use super::text::{Span, Spanned, Texts};
 use crate::time::Micros;
@@ -101,6 +101,7 @@ pub enum SourceConnector {
     Kafka {
         topics: Option<Topics>,
         start: Start,
+        on_data_loss: OnDataLoss,
         connection: Connection,
     },
     File {

@@ -6,6 +6,7 @@
 //! Nothing here is remembered by its full path: a deployment may be moved as a whole.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -132,10 +133,27 @@ fn entries(dir: &Path) -> Result<Vec<String>, ConnectorError> {
     found.map(name).collect()
 }
 
-/// Gives a finished and synced file its visible name, durably. Both are in directories of one file system.
+/// Gives a finished and synced file its visible name, durably. Where no rename leads there (a restore puts what is
+/// unfinished into the state directory), a copy beside gets the name.
 pub fn publish(hidden: &Path, visible: &Path) -> Result<(), ConnectorError> {
-    fs::rename(hidden, visible).map_err(|cause| ConnectorError::io(visible, cause))?;
+    let renamed = match fs::rename(hidden, visible) {
+        Err(cause) if cause.kind() == io::ErrorKind::CrossesDevices => copy(hidden, visible),
+        renamed => renamed,
+    };
+    renamed.map_err(|cause| ConnectorError::io(visible, cause))?;
     sync_entry(visible)
+}
+
+/// A crash leaves the one or the other, or both: then the next start does it again.
+fn copy(hidden: &Path, visible: &Path) -> io::Result<()> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(visible.file_name().unwrap_or_default());
+    name.push(".tmp");
+    let beside = visible.with_file_name(name);
+    fs::copy(hidden, &beside)?;
+    File::open(&beside)?.sync_all()?;
+    fs::rename(&beside, visible)?;
+    fs::remove_file(hidden)
 }
 
 /// The name of file number `sequence` of the sink `label`, as readers see it.

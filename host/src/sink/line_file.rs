@@ -47,11 +47,11 @@ struct Tail {
 
 /// What a checkpoint keeps of the file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Cut {
-    path: PathBuf,
-    dev: u64,
-    ino: u64,
-    length: u64,
+pub(super) struct Cut {
+    pub path: PathBuf,
+    pub dev: u64,
+    pub ino: u64,
+    pub length: u64,
 }
 
 impl LineFile {

@@ -6,6 +6,7 @@
 //! checkpoint's cut: a crash may lie between the decision and the telling.
 
 mod backoff;
+pub mod carried;
 pub mod console;
 #[cfg(test)]
 pub(crate) mod crashes;

@@ -68,22 +68,22 @@ struct State {
 
 /// Staged rows that become files together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Roll {
-    sequence: u64,
-    from: Mark,
-    to: Mark,
+pub(super) struct Roll {
+    pub sequence: u64,
+    pub from: Mark,
+    pub to: Mark,
     layout: Layout,
 }
 
 /// What a checkpoint keeps.
 #[derive(Debug, Serialize, Deserialize)]
-struct Cut {
-    staged: Mark,
-    from: Mark,
-    since: Option<Micros>,
-    sequence: u64,
+pub(super) struct Cut {
+    pub staged: Mark,
+    pub from: Mark,
+    pub since: Option<Micros>,
+    pub sequence: u64,
     layout: Layout,
-    rolls: Vec<Roll>,
+    pub rolls: Vec<Roll>,
 }
 
 impl ParquetSink {

@@ -56,20 +56,20 @@ struct Open {
 
 /// What a checkpoint keeps.
 #[derive(Debug, Serialize, Deserialize)]
-struct Cut {
-    sequence: u64,
+pub(super) struct Cut {
+    pub sequence: u64,
     /// [`LineWriter::kind`] of the open file.
-    kind: String,
-    open: Option<OpenCut>,
-    finished: Vec<OpenCut>,
+    pub kind: String,
+    pub open: Option<OpenCut>,
+    pub finished: Vec<OpenCut>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct OpenCut {
-    name: String,
-    since: Micros,
+pub(super) struct OpenCut {
+    pub name: String,
+    pub since: Micros,
     /// Of the file itself.
-    file: Value,
+    pub file: Value,
 }
 
 impl RollingSink {
@@ -275,7 +275,7 @@ impl Open {
 }
 
 /// What a file is called until it is finished: no reader takes it for one of its kind.
-fn unfinished_name(name: &str) -> String {
+pub(super) fn unfinished_name(name: &str) -> String {
     format!("{name}.open")
 }
 

@@ -307,12 +307,12 @@ fn together(waiting: &[(u16, RecordBatch)]) -> Result<Vec<(u16, RecordBatch)>, S
     waiting.chunk_by(alike).map(join).collect()
 }
 
-fn path_of(dir: &Path, generation: u64) -> PathBuf {
+pub(super) fn path_of(dir: &Path, generation: u64) -> PathBuf {
     dir.join(format!("{generation:010}.rows"))
 }
 
 /// The generations in `dir` and the lengths of their files.
-fn generations(dir: &Path) -> Result<Vec<(u64, u64)>, ConnectorError> {
+pub(super) fn generations(dir: &Path) -> Result<Vec<(u64, u64)>, ConnectorError> {
     let io = |cause| ConnectorError::io(dir, cause);
     let mut all = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {

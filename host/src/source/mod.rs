@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod generate;
+mod loss;
 pub mod parquet;
 mod records;
 
@@ -18,6 +19,7 @@ use crate::format::parquet::Piece;
 use crate::pipeline::plan::Cluster;
 
 pub use crate::format::parts::About;
+pub use loss::Lost;
 
 /// Where reading of a partition goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -104,8 +106,39 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
-    /// The [`topics`](Self::topics) of the state that is gone on from; before [`partitions`](Self::partitions).
-    fn recall(&self, _topics: &[String]) {}
+    /// What tells each of the topics from another of its name, where known; once [`partitions`](Self::partitions) has
+    /// returned, and kept in the state.
+    fn topic_ids(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    /// The [`topics`](Self::topics) and [`topic_ids`](Self::topic_ids) of the state that is gone on from; before
+    /// [`partitions`](Self::partitions).
+    fn recall(&self, _topics: &[String], _ids: &BTreeMap<String, String>) {}
+
+    /// What [`partitions`](Self::partitions) had to leave out because it is gone, by partition.
+    fn losses(&self) -> BTreeMap<u32, Lost> {
+        BTreeMap::new()
+    }
+
+    /// Called when all records of a checkpoint are read, before it becomes durable, and now and then between two.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Changed`] if they may be records of something else than the source began with.
+    fn verify(&self) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+
+    /// There is more to read than [`partitions`](Self::partitions) has found: what. It is read once the source is opened
+    /// again, so the run ends at its next checkpoint. Asked in every epoch.
+    fn grown(&self) -> Option<String> {
+        None
+    }
+
+    /// Why nothing can be read for now, if the source knows.
+    fn waiting(&self) -> Option<String> {
+        None
+    }
 
     /// The Kafka cluster that it reads from.
     fn cluster(&self) -> Option<&Cluster> {

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 
-use super::file::{Fault, OpenFile, RedbFile};
+use super::file::{Fault, OpenFile, RedbFile, plain};
 use super::store::{Prepared, Restored};
 use super::{FORMAT, blob};
 use crate::limits::LOG_CACHE_BYTES;
@@ -19,19 +19,19 @@ pub(super) const CHANGES: TableDefinition<(u64, u16, u32), &[u8]> = TableDefinit
 pub(super) const SEGMENTS: TableDefinition<(u64, u16, u128), &[u8]> =
     TableDefinition::new("segments");
 /// checkpoint -> changed keys, bytes of keys, values and segments; those not merged yet.
-const UNMERGED: TableDefinition<u64, (u64, u64)> = TableDefinition::new("unmerged");
+pub(super) const UNMERGED: TableDefinition<u64, (u64, u64)> = TableDefinition::new("unmerged");
 /// checkpoint -> flags, [`Meta`] as JSON.
-const CHECKPOINTS: TableDefinition<u64, &[u8]> = TableDefinition::new("checkpoints");
+pub(super) const CHECKPOINTS: TableDefinition<u64, &[u8]> = TableDefinition::new("checkpoints");
 /// `step/NAME`, `input/NAME` -> number.
-const NAMES: TableDefinition<&str, u16> = TableDefinition::new("names");
+pub(super) const NAMES: TableDefinition<&str, u16> = TableDefinition::new("names");
 /// Numbers of steps whose state was dropped; never given out again.
-const DROPPED: TableDefinition<u16, ()> = TableDefinition::new("dropped");
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const DROPPED: TableDefinition<u16, ()> = TableDefinition::new("dropped");
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 const DECIDED: u8 = 1;
 const FINISHED: u8 = 2;
 /// A transaction outside decides this checkpoint: the log alone does not tell whether it is true.
-const IN_TRANSACTION: u8 = 4;
+pub(super) const IN_TRANSACTION: u8 = 4;
 pub(super) const SEGMENT_DROPPED: u8 = 0;
 pub(super) const SEGMENT_PUT: u8 = 1;
 
@@ -332,7 +332,10 @@ pub(super) fn write_identity(tx: &WriteTransaction, identity: &Identity) -> Resu
 /// Who the state belongs to. Of another format only the number is read: the rest may stand elsewhere.
 pub(super) fn read_identity(tx: &ReadTransaction) -> Result<Identity, Fault> {
     let foreign = || Fault("the file was not written by tidemill".into());
-    let meta = tx.open_table(META).map_err(|_| foreign())?;
+    let meta = tx.open_table(META).map_err(|error| match error {
+        TableError::Storage(error) => error.into(),
+        _ => foreign(),
+    })?;
     let bytes = |name: &str| -> Result<Vec<u8>, Fault> {
         Ok(meta.get(name)?.ok_or_else(foreign)?.value().to_vec())
     };
@@ -351,6 +354,13 @@ pub(super) fn read_identity(tx: &ReadTransaction) -> Result<Identity, Fault> {
         pipeline: String::from_utf8(bytes("pipeline")?).map_err(|_| foreign())?,
         key_groups: u16::from_le_bytes(bytes("key_groups")?.try_into().map_err(|_| foreign())?),
     })
+}
+
+/// Who the state at `path` belongs to.
+pub(super) fn identity_at(path: &Path) -> Result<Identity, Fault> {
+    let never = |_: &WriteTransaction| Err(Fault("there is no state".into()));
+    let file = RedbFile::open(path, LOG_CACHE_BYTES, &plain, never)?;
+    read_identity(&file.read()?)
 }
 
 /// The ids of the state at `path` and of those that it takes the place of, as far as it can be read.

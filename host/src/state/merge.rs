@@ -70,7 +70,7 @@ pub(super) struct Snapshot {
     pub merged: ReadTransaction,
     /// The decided checkpoints that only the log has, ascending.
     pub numbers: Vec<u64>,
-    latest: Option<Decided>,
+    pub latest: Option<Decided>,
 }
 
 impl Files {

@@ -14,7 +14,7 @@ use redb::{
 };
 
 use super::Changes;
-use super::file::{Fault, OpenFile, RedbFile};
+use super::file::{Fault, OpenFile, RedbFile, plain};
 use super::log::{Decided, Identity, get_number, put_meta, write_identity};
 use super::timers::{self, Moves, TIMERS};
 use crate::limits::STATE_CACHE_BYTES;
@@ -55,6 +55,13 @@ impl Merged {
 
     pub fn read(&self) -> Result<ReadTransaction, Fault> {
         self.file.read()
+    }
+
+    /// Gives the copied file at `path` another state id.
+    pub fn rename(path: &Path, id: &[u8; 16]) -> Result<(), Fault> {
+        let never = |_: &WriteTransaction| Err(Fault("there is no state".into()));
+        let file = RedbFile::open(path, STATE_CACHE_BYTES, &plain, never)?;
+        file.write(|tx| put_meta(tx, "state_id", id))
     }
 
     /// Writes a slice of one step's changes, with their times. Doing it again changes nothing.

@@ -6,6 +6,8 @@
 mod alarms;
 mod blob;
 mod checked;
+mod copy;
+mod entries;
 mod file;
 pub mod key;
 pub mod keyed;
@@ -14,18 +16,25 @@ mod log;
 mod merge;
 mod merged;
 mod newest;
+mod overlay;
+pub mod peek;
+pub mod reader;
+pub mod replace;
 mod segment;
 mod segments;
 pub mod store;
 pub mod stored;
 mod timers;
 pub mod value;
+mod view;
 
 use serde::{Deserialize, Serialize};
 
+pub use copy::Copied;
 pub use lineage::{parse as parse_state_id, shown as show_state_id};
 pub use segment::{Fault, PutSegment, SegmentId, SegmentSource, Segments};
 pub use store::{Prepared, Restored, Store};
+pub use view::{Entries, StepSize, View};
 
 /// Version of everything `docs/state-format.md` describes. Another one on disk is refused.
 pub const FORMAT: u32 = 3;

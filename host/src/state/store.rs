@@ -21,14 +21,14 @@ use super::merged::{self, Merged};
 use super::newest::Newest;
 use deciding::Known;
 
-use super::{Delta, FORMAT, Meta, SegmentId, lineage, segments};
+use super::{Delta, FORMAT, Meta, SegmentId, lineage, replace, segments};
 use crate::error::StateError;
 
-const LOCK_FILE: &str = "lock";
+pub(super) const LOCK_FILE: &str = "lock";
 /// How long the state may stay locked by another before that is an error.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-const LOG_FILE: &str = "log.redb";
-const MERGED_FILE: &str = "state.redb";
+pub(super) const LOG_FILE: &str = "log.redb";
+pub(super) const MERGED_FILE: &str = "state.redb";
 
 /// Prefixes of names in the log.
 pub(super) const STEP: &str = "step/";
@@ -69,7 +69,7 @@ pub struct Store {
     broken: Mutex<bool>,
     // Dropped in this order: the thread, the files it uses, the lock that keeps others out.
     merger: Merger,
-    files: Arc<Files>,
+    pub(super) files: Arc<Files>,
     _lock: File,
 }
 
@@ -94,6 +94,7 @@ impl Store {
         open_file: &OpenFile,
     ) -> Result<Self, StateError> {
         let lock = lock_directory(dir)?;
+        replace::refuse_unfinished(dir)?;
         let mut state_id = [0; 16];
         getrandom::fill(&mut state_id)
             .map_err(|e| unusable(dir, format!("no random number: {e}")))?;
@@ -145,7 +146,7 @@ impl Store {
         let past = log::past(&dir.join(LOG_FILE)).unwrap_or_default();
         lineage::add(dir, &past).map_err(|e| unusable(dir, e.to_string()))?;
         // The log goes first: without it nothing of the other file is ever believed.
-        for name in [LOG_FILE, MERGED_FILE, "log.new", "state.new"] {
+        for name in replace::STATE_FILES {
             match std::fs::remove_file(dir.join(name)) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(unusable(dir, format!("cannot delete {name}: {e}")));
@@ -160,13 +161,17 @@ impl Store {
                 dir,
                 format!("cannot delete {}: {e}", staged.display()),
             )),
-            _ => Ok(()),
+            _ => replace::clear_mark(dir).map_err(|e| unusable(dir, e.to_string())),
         }
     }
 
     /// Random, made with the state: tells a state from another of the same pipeline.
     pub fn state_id(&self) -> [u8; 16] {
         self.identity.state_id
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The states whose decisions this one takes for its own past.
@@ -319,14 +324,14 @@ impl Store {
     }
 }
 
-fn store_error(dir: &Path, Fault(cause): Fault) -> StateError {
+pub(super) fn store_error(dir: &Path, Fault(cause): Fault) -> StateError {
     StateError::Store {
         dir: dir.into(),
         cause,
     }
 }
 
-fn unusable(dir: &Path, cause: String) -> StateError {
+pub(super) fn unusable(dir: &Path, cause: String) -> StateError {
     StateError::Unusable {
         dir: dir.into(),
         cause,
@@ -334,7 +339,7 @@ fn unusable(dir: &Path, cause: String) -> StateError {
 }
 
 /// Makes the directory if need be and keeps other processes out as long as the file returned is open.
-fn lock_directory(dir: &Path) -> Result<File, StateError> {
+pub(super) fn lock_directory(dir: &Path) -> Result<File, StateError> {
     let cannot = |e: std::io::Error| {
         unusable(
             dir,
@@ -368,7 +373,7 @@ fn lock_directory(dir: &Path) -> Result<File, StateError> {
 }
 
 /// Opens both files, or makes them, and checks that they belong together and to who asks.
-fn open_files(
+pub(super) fn open_files(
     dir: &Path,
     asked: &Identity,
     open_file: &OpenFile,

@@ -1,6 +1,8 @@
 //! `[sources.X]`: where rows come from.
 
-use super::super::plan::{BadRecords, Format, GenerateKind, Limit, Start, topic_pattern};
+use super::super::plan::{
+    BadRecords, Format, GenerateKind, Limit, OnDataLoss, Start, topic_pattern,
+};
 use super::super::read::Reader;
 use super::super::spec::{EventTime, Field, Source, SourceConnector, Topics};
 use super::super::text::Spanned;
@@ -104,13 +106,18 @@ pub(super) fn path(r: &mut Reader, example: &str) -> Option<Spanned<String>> {
 
 fn kafka(r: &mut Reader) -> SourceConnector {
     let topics = topics(r);
-    let loss = [("stop", ())];
-    r.word("on_data_loss", &loss, &["earliest", "latest"]);
+    let loss = [
+        ("stop", OnDataLoss::Stop),
+        ("earliest", OnDataLoss::Earliest),
+        ("latest", OnDataLoss::Latest),
+    ];
+    let on_data_loss = r.word("on_data_loss", &loss, &[]);
     SourceConnector::Kafka {
         topics,
         start: r
             .notation("start", "\"earliest\", \"latest\" or a time", start)
             .map_or(Start::Earliest, |s| s.value),
+        on_data_loss: on_data_loss.map_or(OnDataLoss::Stop, |rule| rule.value),
         connection: connection(r, false),
     }
 }

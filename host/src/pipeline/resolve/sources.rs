@@ -105,6 +105,7 @@ impl Resolver<'_> {
             spec::SourceConnector::Kafka {
                 topics,
                 start,
+                on_data_loss,
                 connection,
             } => {
                 let cluster = self.cluster(connection);
@@ -131,6 +132,7 @@ impl Resolver<'_> {
                     cluster,
                     topics,
                     start: *start,
+                    on_data_loss: *on_data_loss,
                 })
             }
             spec::SourceConnector::File { path } => Some(plan::SourceConnector::File {

@@ -225,6 +225,14 @@ fn kafka() {
             &["`sasl.password`: the environment variable TIDEMILL_NO_SUCH_VARIABLE is not set"],
         ),
         (
+            "[kafka]\nbrokers = \"h:1\"\nproperties = { \"security.protocol\" = \"SSL\", \"ssl.ca.location\" = «\"no-such.pem\" }\n[sinks.s]\nfrom = \"clicks\"\nkafka = { topic = \"t\" }\n",
+            &["`ssl.ca.location`: /nowhere/no-such.pem: No such file"],
+        ),
+        (
+            "[kafka]\nbrokers = \"h:1\"\nproperties = { «\"ssl.ca.pem\" = \"x\" }\n[sinks.s]\nfrom = \"clicks\"\nkafka = { topic = \"t\" }\n",
+            &["ssl.ca.pem has no effect: security.protocol is PLAINTEXT"],
+        ),
+        (
             "[kafka]\nbrokers = \"h:1\"\nproperties = { \"sasl.password\" = «\"hunter2\" }\n",
             &["the secret `sasl.password` is written out"],
         ),

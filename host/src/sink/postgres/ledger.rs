@@ -3,6 +3,7 @@
 //! The number is written in the transaction that writes the rows, so that one is there exactly if the other is. Invariant:
 //! nothing is written to a database that is ahead of the state, behind what is still staged, or of another state.
 
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
 use super::fault::Fault;
@@ -14,6 +15,8 @@ pub struct Ledger {
     pub sink: String,
     /// Of the state directory.
     pub state_id: String,
+    /// States that it was restored from: it takes over what they wrote.
+    pub supersedes: Vec<String>,
 }
 
 /// Where Postgres stands before the rows of a checkpoint.
@@ -21,6 +24,8 @@ pub struct Ledger {
 pub enum Standing {
     /// The rows are there.
     Written,
+    /// They are, by a state that this one was restored from; from now on the table goes by this one.
+    TakenOver,
     /// They are the next.
     Next,
 }
@@ -34,6 +39,10 @@ const FIRST: &str = "INSERT INTO tidemill_checkpoints (pipeline, sink, state_id,
      ON CONFLICT DO NOTHING";
 const NEXT: &str = "UPDATE tidemill_checkpoints SET checkpoint = $4::bigint, written_at = now() \
      WHERE pipeline = $1 AND sink = $2 AND state_id = $3 AND checkpoint = $4::bigint - 1";
+const TAKE_OVER: &str = "UPDATE tidemill_checkpoints SET state_id = $4, checkpoint = $5, written_at = now() \
+     WHERE pipeline = $1 AND sink = $2 AND state_id = $3";
+const FORGET: &str =
+    "DELETE FROM tidemill_checkpoints WHERE pipeline = $1 AND sink = $2 AND state_id = $3";
 
 impl Ledger {
     /// Makes the table where it is missing. Asks first: whoever may write rows need not be allowed to make tables.
@@ -66,7 +75,49 @@ impl Ledger {
         let found = row
             .as_ref()
             .map(|row| (row.get::<_, &str>(0), row.get::<_, i64>(1)));
-        self.judge(found, checkpoint).map_err(Fault::Failed)
+        let standing = self.judge(found, checkpoint).map_err(Fault::Failed)?;
+        match found {
+            Some((state, at)) if state != self.state_id => {
+                self.take_over(tx, state, at, checkpoint).await?;
+                Ok(if standing == Standing::Written {
+                    Standing::TakenOver
+                } else {
+                    standing
+                })
+            }
+            _ => Ok(standing),
+        }
+    }
+
+    /// The restored state goes on behind `checkpoint`, or behind the output before it.
+    async fn take_over(
+        &self,
+        tx: &Transaction<'_>,
+        state: &str,
+        at: i64,
+        checkpoint: u64,
+    ) -> Result<(), Fault> {
+        let number = at.min(i64::try_from(checkpoint).map_err(Fault::failed)?);
+        if at > number {
+            tracing::warn!(
+                sink = %self.sink,
+                "Postgres has the outputs {} to {at} of the state that this one was restored from: they are written again",
+                number + 1
+            );
+        }
+        let of = |error| Fault::of(&error, true);
+        match number {
+            0 => {
+                let whose: [&(dyn ToSql + Sync); 3] = [&self.pipeline, &self.sink, &state];
+                tx.execute(FORGET, &whose).await.map_err(of)?
+            }
+            _ => {
+                let whose: [&(dyn ToSql + Sync); 5] =
+                    [&self.pipeline, &self.sink, &state, &self.state_id, &number];
+                tx.execute(TAKE_OVER, &whose).await.map_err(of)?
+            }
+        };
+        Ok(())
     }
 
     /// Notes that the rows of `checkpoint` are written with this transaction.
@@ -88,7 +139,7 @@ impl Ledger {
     fn judge(&self, found: Option<(&str, i64)>, checkpoint: u64) -> Result<Standing, String> {
         let wanted = i128::from(checkpoint);
         let at = match found {
-            Some((state, _)) if state != self.state_id => {
+            Some((state, _)) if state != self.state_id && !self.is_past(state) => {
                 return Err(self.refused(format!(
                     "it has rows that another state directory's run wrote (state {state}, this one is {})",
                     self.state_id
@@ -97,7 +148,9 @@ impl Ledger {
             Some((_, at)) => i128::from(at),
             None => 0,
         };
+        let restored = found.is_some_and(|(state, _)| state != self.state_id);
         match wanted - at {
+            ..=0 if restored => Ok(Standing::Written),
             0 => Ok(Standing::Written),
             1 => Ok(Standing::Next),
             ..0 => Err(self.refused(format!(
@@ -109,6 +162,10 @@ impl Ledger {
                  staged. The database is an older copy, or another one; put the newer one back"
             ))),
         }
+    }
+
+    fn is_past(&self, state: &str) -> bool {
+        self.supersedes.iter().any(|past| past == state)
     }
 
     fn refused(&self, cause: String) -> String {
@@ -132,6 +189,7 @@ mod tests {
             pipeline: "p".into(),
             sink: "s".into(),
             state_id: "mine".into(),
+            supersedes: vec!["before".into()],
         };
         let cases = [
             (None, 0, Ok(Standing::Written)),
@@ -142,6 +200,11 @@ mod tests {
             (Some(("mine", 4)), 6, Err("behind")),
             (Some(("mine", 4)), 3, Err("ahead")),
             (Some(("mine", 4)), 0, Err("ahead")),
+            (Some(("before", 4)), 4, Ok(Standing::Written)),
+            (Some(("before", 9)), 4, Ok(Standing::Written)),
+            (Some(("before", 9)), 0, Ok(Standing::Written)),
+            (Some(("before", 3)), 4, Ok(Standing::Next)),
+            (Some(("before", 2)), 4, Err("behind")),
             (Some(("theirs", 4)), 4, Err("another state directory")),
             (Some(("theirs", 4)), 0, Err("another state directory")),
         ];

@@ -192,8 +192,10 @@ impl Session {
     ) -> Result<(), Fault> {
         let of = |error: tokio_postgres::Error| Fault::of(&error, true);
         let tx = client.transaction().await.map_err(of)?;
-        if self.ledger.standing(&tx, cut.number).await? == Standing::Written {
-            return tx.rollback().await.map_err(of);
+        match self.ledger.standing(&tx, cut.number).await? {
+            Standing::Next => {}
+            Standing::Written => return tx.rollback().await.map_err(of),
+            Standing::TakenOver => return tx.commit().await.map_err(of),
         }
         let mut chunk = Chunk::default();
         for staged in staging.read(cut.from, cut.to) {

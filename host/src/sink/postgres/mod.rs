@@ -57,15 +57,15 @@ pub struct PostgresSink {
 
 /// A part of the output, as a checkpoint keeps it. An empty checkpoint keeps the cut of the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Cut {
+pub(super) struct Cut {
     /// Counts the cuts that differ, from 1; 0: no row yet.
-    number: u64,
+    pub number: u64,
     /// The rows of this number: staged from here...
-    from: Mark,
+    pub from: Mark,
     /// ... to here. Those of earlier numbers are in Postgres.
-    to: Mark,
+    pub to: Mark,
     /// What the column `step` holds, by input.
-    labels: Vec<String>,
+    pub labels: Vec<String>,
 }
 
 struct Progress {
@@ -79,11 +79,11 @@ struct Progress {
 
 impl PostgresSink {
     /// Opens the sink, waiting for the server until `stop` says otherwise: checks the table, and brings Postgres to
-    /// `resume`, the cut of the last decided checkpoint. `state_id` names the state directory. Errors say what does not fit
-    /// and what to do.
+    /// `resume`, the cut of the last decided checkpoint. `state_ids` name the state, then those that it was restored from.
+    /// Errors say what does not fit and what to do.
     pub fn open(
         pipeline: &str,
-        state_id: &str,
+        state_ids: &[String],
         place: &Place,
         sink: &plan::Sink,
         resume: Option<&Value>,
@@ -114,7 +114,12 @@ impl PostgresSink {
         let ledger = Ledger {
             pipeline: pipeline.to_owned(),
             sink: sink.name.clone(),
-            state_id: state_id.to_owned(),
+            state_id: state_ids.first().cloned().unwrap_or_default(),
+            // A state that begins anew has written nothing: what is there is not its own.
+            supersedes: match &resume {
+                Some(_) => state_ids.iter().skip(1).cloned().collect(),
+                None => Vec::new(),
+            },
         };
         let application = format!("tidemill {pipeline}/{}", sink.name);
         let link = Link::new(postgres, wanted, ledger, &application).map_err(failed)?;

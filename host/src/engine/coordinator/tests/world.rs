@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::*;
+use crate::engine::meta::SourceMeta;
 use crate::time::MICROS_PER_MS;
 
 const IDLE_AFTER: Duration = Duration::from_secs(30);

@@ -93,8 +93,8 @@ fn connectors_of_sources() {
             &["expected \"earliest\", \"latest\" or a time, found \"first\""],
         ),
         (
-            "[sources.s]\nkafka = { topic = \"t\", on_data_loss = «\"latest\", brokers = \"h:1\" }\n",
-            &["expected \"stop\""],
+            "[sources.s]\nkafka = { topic = \"t\", on_data_loss = «\"latst\", brokers = \"h:1\" }\n",
+            &["`on_data_loss` is \"latst\"; ; did you mean \"latest\"?"],
         ),
         (
             "[sources.s]\nkafka = { topic = \"t\", brokers = «\"localhost\" }\n",

@@ -100,32 +100,79 @@ impl StorageBackend for Failing {
     }
 }
 
-/// Runs the same checkpoints and merges each time under `limit`. Gives the last state whose commit returned, with the one
-/// whose commit failed.
-fn run(dir: &Path, limit: &Arc<Limit>, seed: u64) -> Vec<Model> {
-    let mut possible = vec![Model::default()];
+/// What a run left behind.
+#[derive(Default)]
+struct Left {
+    /// The last checkpoint that was decided, by the log or, as the test knows, by Kafka.
+    decided: Model,
+    /// One whose write failed, and whether the log alone decides it.
+    open: Option<(Model, bool)>,
+}
+
+/// Runs the same checkpoints of both kinds, and merges, each time under `limit`.
+fn run(dir: &Path, limit: &Arc<Limit>, seed: u64) -> Left {
+    let mut left = Left::default();
     let Ok(store) = limit.open(dir) else {
-        return possible;
+        return left;
     };
     let mut rng = StdRng::seed_from_u64(seed);
-    let steps = || STEPS.map(|name| store.step_id(name)).into_iter().collect();
-    let steps: Result<Vec<u16>, _> = steps();
-    if let Ok(steps) = steps {
-        for round in 0..4 {
-            let (prepared, after) = next(&mut rng, &possible[possible.len() - 1], &steps);
-            if store.commit(prepared).is_err() {
-                possible.push(after);
-                let (again, _) = next(&mut rng, &possible[0], &steps);
-                assert!(store.commit(again).is_err(), "a failed store takes no more");
-                break;
-            }
-            possible = vec![after];
-            if round % 2 == 1 && store.merge().is_err() {
-                break;
-            }
+    let steps = STEPS.map(|name| store.step_id(name)).into_iter();
+    let Ok(steps) = steps.collect::<Result<Vec<u16>, _>>() else {
+        return left;
+    };
+    for round in 0..6 {
+        let (prepared, after) = next(&mut rng, &left.decided, &steps);
+        let (by_log, kept) = (round % 3 == 0, round % 3 != 2);
+        let written = match (by_log, kept) {
+            (true, _) => store.commit(prepared),
+            (_, true) => store.prepare(prepared).map(|()| store.decide()),
+            (_, false) => store.prepare(prepared).and_then(|()| store.resolve(false)),
+        };
+        if written.is_err() {
+            let (again, _) = next(&mut rng, &left.decided, &steps);
+            assert!(store.commit(again).is_err(), "a failed store takes no more");
+            left.open = Some((after, by_log));
+            return left;
+        }
+        if kept {
+            left.decided = after;
+        }
+        if round % 2 == 1 && (store.settle().is_err() || store.merge().is_err()) {
+            return left;
         }
     }
-    possible
+    left
+}
+
+/// Opens what a run left and resolves what is open; `keep` says how, where both would be right. What is there then must
+/// be what it can be.
+fn resume(dir: &Path, left: &Left, keep: bool, what: &str) -> Store {
+    let store = open(dir, NEVER);
+    let mut possible = vec![&left.decided];
+    match store.undecided() {
+        // Kafka has decided it, the log has not heard.
+        Some(open) if Some(open.number) == left.decided.number => store.resolve(true).unwrap(),
+        Some(open) => {
+            let (after, _) = left
+                .open
+                .as_ref()
+                .unwrap_or_else(|| panic!("{what}: {open:?}"));
+            assert_eq!(Some(open.number), after.number, "{what}");
+            store.resolve(keep).unwrap();
+            possible = vec![if keep { after } else { &left.decided }];
+        }
+        None => possible.extend(left.open.iter().filter(|open| open.1).map(|open| &open.0)),
+    }
+    let found = content(&store);
+    assert!(
+        possible.contains(&&found),
+        "{what}: found {:?}, possible {:?}",
+        found.number,
+        possible.iter().map(|m| m.number).collect::<Vec<_>>()
+    );
+    store.merge().unwrap();
+    assert_eq!(content(&store), found, "{what}: a merge changes nothing");
+    store
 }
 
 #[test]
@@ -133,29 +180,62 @@ fn row_19_whichever_write_or_sync_fails_a_checkpoint_is_there_whole() {
     let seed = rand::random();
     println!("seed {seed}");
     let unlimited = Limit::new(UNLIMITED, Then::AllFail, false);
-    let complete = run(temp().path(), &unlimited, seed);
-    assert_eq!(complete[0].number, Some(3));
+    let complete = run(temp_in_memory().path(), &unlimited, seed);
+    assert_eq!(complete.decided.number, Some(3));
     let operations = unlimited.used(UNLIMITED);
     assert!(operations > 50, "{operations}");
     println!("{operations} operations");
     for then in [Then::AllFail, Then::Recovers] {
-        let mut cut_commits = 0;
+        let mut cut = 0;
         for allowed in 0..operations {
             let dir = temp_in_memory();
-            let possible = run(dir.path(), &Limit::new(allowed, then, false), seed);
-            cut_commits += usize::from(possible.len() == 2);
-            let store = open(dir.path(), NEVER);
-            let found = content(&store);
-            assert!(
-                possible.contains(&found),
-                "operation {allowed} of {operations} failed, {then:?}: found {:?}, possible {:?}",
-                found.number,
-                possible.iter().map(|m| m.number).collect::<Vec<_>>()
-            );
-            store.merge().unwrap();
-            assert_eq!(content(&store), found, "a merge changes nothing");
+            let left = run(dir.path(), &Limit::new(allowed, then, false), seed);
+            cut += usize::from(left.open.is_some());
+            let what = format!("operation {allowed} of {operations} failed, {then:?}");
+            resume(dir.path(), &left, allowed % 2 == 0, &what);
         }
-        assert!(cut_commits > 10, "{cut_commits}");
+        assert!(cut > 10, "{cut}");
+    }
+}
+
+#[test]
+fn row_19_whichever_write_of_a_start_fails_the_next_start_finds_the_same() {
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let dir = temp_in_memory();
+    let store = open(dir.path(), NEVER);
+    let steps = step_ids(&store);
+    let (prepared, decided) = next(&mut rng, &Model::default(), &steps);
+    store.commit(prepared).unwrap();
+    let (prepared, after) = next(&mut rng, &decided, &steps);
+    store.prepare(prepared).unwrap();
+    drop(store);
+    for keep in [true, false] {
+        let start = |limit: &Arc<Limit>, dir: &Path| {
+            let store = limit.open(dir)?;
+            store.resolve(keep)?;
+            store.merge()?;
+            drop(store);
+            Ok::<_, StateError>(())
+        };
+        let unlimited = Limit::new(UNLIMITED, Then::AllFail, false);
+        start(&unlimited, copy(dir.path()).path()).unwrap();
+        let operations = unlimited.used(UNLIMITED);
+        assert!(operations > 10, "{operations}");
+        for allowed in 0..operations {
+            let copied = copy(dir.path());
+            let _ = start(&Limit::new(allowed, Then::AllFail, false), copied.path());
+            // Kafka says the same at every start.
+            let store = open(copied.path(), NEVER);
+            store.resolve(keep).unwrap();
+            let expected = if keep { &after } else { &decided };
+            assert_eq!(
+                &content(&store),
+                expected,
+                "operation {allowed} failed, keep {keep}"
+            );
+        }
     }
 }
 
@@ -164,13 +244,14 @@ fn row_19_whichever_read_fails_nothing_else_is_read() {
     let seed = rand::random();
     println!("seed {seed}");
     let dir = temp_in_memory();
-    let complete = run(
+    let left = run(
         dir.path(),
         &Limit::new(UNLIMITED, Then::AllFail, true),
         seed,
     );
     let read = |limit: &Arc<Limit>, dir: &Path| {
         let store = limit.open(dir)?;
+        store.resolve(true)?;
         let before = try_content(&store)?;
         store.merge()?;
         let after = try_content(&store)?;
@@ -178,18 +259,19 @@ fn row_19_whichever_read_fails_nothing_else_is_read() {
         Ok::<_, StateError>(before)
     };
     let all = Limit::new(UNLIMITED, Then::AllFail, true);
-    assert_eq!(read(&all, copy(dir.path()).path()).unwrap(), complete[0]);
+    assert_eq!(read(&all, copy(dir.path()).path()).unwrap(), left.decided);
     let reads = all.used(UNLIMITED);
     assert!(reads > 20, "{reads}");
     for then in [Then::AllFail, Then::Recovers] {
         let mut told = 0;
         for allowed in 0..reads {
             let copied = copy(dir.path());
+            let what = format!("read {allowed} of {reads}, {then:?}");
             match read(&Limit::new(allowed, then, true), copied.path()) {
-                Ok(found) => assert_eq!(found, complete[0], "read {allowed} of {reads}, {then:?}"),
+                Ok(found) => assert_eq!(found, left.decided, "{what}"),
                 Err(_) => told += 1,
             }
-            assert_eq!(content(&open(copied.path(), NEVER)), complete[0]);
+            resume(copied.path(), &left, true, &what);
         }
         assert!(told > reads / 2, "{told} of {reads}");
     }

@@ -1,0 +1,243 @@
+//! Hosts and state directories that do not belong together: rows 16, 17 and 24 to 29 of the fault matrix. Each ends in
+//! words that name both sides and the ways out; nothing is guessed.
+
+use std::path::Path;
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+
+use super::super::{PATIENCE, Test, broker};
+use super::{Scene, told};
+use tidemill::kafka::{admin, decision};
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        ("kafka_exactly_row_16_a_zombie_writes_nothing", zombie),
+        ("kafka_exactly_row_17_two_hosts_one_runs", two_hosts),
+        ("kafka_exactly_row_24_an_older_copy_is_refused", older_copy),
+        ("kafka_exactly_row_25_a_lost_state_is_refused", lost_state),
+        (
+            "kafka_exactly_row_26_a_foreign_state_is_refused",
+            foreign_state,
+        ),
+        (
+            "kafka_exactly_row_27_group_offsets_are_never_used",
+            group_offsets,
+        ),
+        ("kafka_exactly_row_28_the_decisions_are_gone", no_decisions),
+        ("kafka_exactly_row_29_kafka_lost_a_decision", lost_decision),
+        ("kafka_exactly_no_transactions_any_more", other_delivery),
+    ]
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()
+        .unwrap();
+    assert!(copied.success());
+}
+
+/// The start is refused with exit code 2, and `parts` are said.
+fn assert_refused(output: &Output, parts: &[&str]) {
+    let told = told(output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    for part in parts {
+        assert!(told.contains(part), "no `{part}` in {told}");
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < end, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn end(mut child: Child) -> Output {
+    until("the end of a host", || child.try_wait().unwrap().is_some());
+    child.wait_with_output().unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args([format!("-{name}"), child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// A host that stood still while a successor took over, with a copy of its state, ends with exit code 3 and writes nothing.
+fn zombie() {
+    let mut scene = Scene::new(broker(), 1_200);
+    scene.has_file = false;
+    scene.write_plain();
+    let old = scene.command(&[]).spawn().unwrap();
+    until("output", || scene.read(&scene.output).len() > 100);
+    signal(&old, "STOP");
+    let moved = tempfile::TempDir::new().unwrap();
+    for file in ["state", "pipeline.toml"] {
+        copy(&scene.dir.path().join(file), &moved.path().join(file));
+    }
+    let zombie_dir = std::mem::replace(&mut scene.dir, moved);
+    scene.feed(600);
+    scene.finish();
+    signal(&old, "CONT");
+    let output = end(old);
+    assert_eq!(output.status.code(), Some(3), "{}", told(&output));
+    assert!(
+        told(&output).contains("must not run beside"),
+        "{}",
+        told(&output)
+    );
+    scene.assert_exact("with a zombie");
+    drop(zombie_dir);
+}
+
+/// A second host with a state of its own is refused before it shuts the first one out.
+fn two_hosts() {
+    let scene = Scene::new(broker(), 1_200);
+    scene.write_plain();
+    let first = scene.command(&[]).spawn().unwrap();
+    until("output", || scene.read(&scene.output).len() > 100);
+    for _ in 0..2 {
+        let second = scene.command(&["--set", "host.state=\"other\""]);
+        assert_refused(
+            &{ second }.output().unwrap(),
+            &["another host runs this pipeline"],
+        );
+    }
+    let same = scene.command(&[]).output().unwrap();
+    assert_refused(&same, &["in use by another tidemill process"]);
+    signal(&first, "TERM");
+    assert!(end(first).status.success());
+    scene.finish();
+    scene.assert_exact("with a second host");
+}
+
+fn older_copy() {
+    let mut scene = Scene::new(broker(), 600);
+    scene.write_plain();
+    scene.command(&["--keep-open"]).output().unwrap();
+    let dir = scene.dir.path().to_owned();
+    copy(&dir.join("state"), &dir.join("kept"));
+    scene.feed(600);
+    let output = scene.command(&["--keep-open"]).output().unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    std::fs::remove_dir_all(dir.join("state")).unwrap();
+    copy(&dir.join("kept"), &dir.join("state"));
+    let output = scene.command(&["--keep-open"]).output().unwrap();
+    assert_refused(
+        &output,
+        &["it is an older copy", "tidemill restore", "decisions"],
+    );
+}
+
+/// Deleted by hand it is refused; given up by `reset` it is not.
+fn lost_state() {
+    let scene = Scene::new(broker(), 600);
+    scene.write_plain();
+    scene.command(&["--keep-open"]).output().unwrap();
+    let dir = scene.dir.path().to_owned();
+    std::fs::remove_dir_all(dir.join("state")).unwrap();
+    std::fs::remove_file(dir.join("copy.jsonl")).unwrap();
+    let output = scene.command(&["--keep-open"]).output().unwrap();
+    assert_refused(
+        &output,
+        &[
+            "was lost or exchanged",
+            "tidemill reset PIPELINE --abandon ",
+        ],
+    );
+    let told = told(&output);
+    let (_, id) = told.split_once("--abandon ").unwrap();
+    let id: String = id.chars().take_while(char::is_ascii_hexdigit).collect();
+    let mut reset = Command::new(super::binary());
+    reset
+        .arg("reset")
+        .arg(scene.file())
+        .args(["--yes", "--abandon", &id]);
+    let output = reset.output().unwrap();
+    assert!(output.status.success(), "{}", super::told(&output));
+    scene.finish();
+    // As announced: what was written before is written again.
+    let rows = scene.read(&scene.output).len();
+    assert_eq!(rows, 2 * 585, "rows of both lives");
+}
+
+fn foreign_state() {
+    let one = Scene::new(broker(), 600);
+    let other = Scene::new(broker(), 600);
+    for scene in [&one, &other] {
+        scene.write_plain();
+        scene.command(&["--keep-open"]).output().unwrap();
+    }
+    let state = one.dir.path().join("state");
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&other.dir.path().join("state"), &state);
+    let output = one.command(&["--keep-open"]).output().unwrap();
+    assert_refused(&output, &["holds the state of pipeline"]);
+}
+
+/// Whatever others do to the group's offsets, reading goes on where the checkpoint says.
+fn group_offsets() {
+    let mut scene = Scene::new(broker(), 600);
+    scene.write_plain();
+    scene.command(&["--keep-open"]).output().unwrap();
+    let committed = scene.broker.committed(&scene.name, &scene.input, 0);
+    assert_eq!(
+        committed,
+        Some(200),
+        "offsets are committed for lag monitors"
+    );
+    scene.broker.commit(&scene.name, &scene.input, 0, 3);
+    scene.feed(600);
+    scene.finish();
+    scene.assert_exact("after a reset of the group's offsets");
+    let committed = scene.broker.committed(&scene.name, &scene.input, 0);
+    assert_eq!(committed, Some(400), "and they are committed again");
+}
+
+fn no_decisions() {
+    let scene = Scene::new(broker(), 600);
+    scene.write_plain();
+    scene.command(&["--keep-open"]).output().unwrap();
+    scene.broker.delete_topic(&decision::topic(&scene.name));
+    let output = scene.command(&["--keep-open"]).output().unwrap();
+    assert_refused(
+        &output,
+        &["the last decision in Kafka is not there", "Kafka lost it"],
+    );
+}
+
+/// The log of decisions is shorter than the state remembers, as after an unclean leader election.
+fn lost_decision() {
+    let scene = Scene::new(broker(), 600);
+    scene.write_plain();
+    scene.command(&["--keep-open"]).output().unwrap();
+    let topic = decision::topic(&scene.name);
+    let decisions = scene.read(&topic);
+    scene.broker.delete_topic(&topic);
+    admin::create_topic(&scene.broker.cluster(), &topic, 1, 1, &[]).unwrap();
+    for decision in &decisions[..decisions.len() - 1] {
+        let text = decision.to_string();
+        scene.broker.produce(&topic, 0, [(1, Some(text.as_str()))]);
+    }
+    let output = scene.command(&["--keep-open"]).output().unwrap();
+    assert_refused(&output, &["knows that checkpoint", "Kafka lost it"]);
+}
+
+/// To at-least-once and back: each finds the other's checkpoints.
+fn other_delivery() {
+    let mut scene = Scene::new(broker(), 600);
+    scene.write_plain();
+    assert!(!scene.run_with_drill("prepared:3").status.success());
+    let at_least = ["--keep-open", "--set", "host.delivery=at-least-once"];
+    for _ in 0..2 {
+        let output = scene.command(&at_least).output().unwrap();
+        assert!(output.status.success(), "{}", told(&output));
+        scene.feed(600);
+    }
+    scene.finish();
+    scene.assert_exact("with another delivery in between");
+}

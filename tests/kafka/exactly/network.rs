@@ -1,0 +1,155 @@
+//! What the network and the brokers do to a transaction: rows 6 to 14 of the fault matrix, with a proxy between host and
+//! broker that loses, repeats and holds requests of Kafka's protocol.
+
+use std::time::Duration;
+
+use super::super::Test;
+use super::Scene;
+use crate::support::kafka::Broker;
+use crate::support::proxy::{ApiKey, Direction, Proxy};
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        ("kafka_exactly_row_06_commit_applied_reply_lost", reply_lost),
+        (
+            "kafka_exactly_row_07_commit_applied_then_killed",
+            killed_after_commit,
+        ),
+        ("kafka_exactly_row_08_late_commit_is_fenced", late_commit),
+        ("kafka_exactly_row_09_late_offsets_are_fenced", late_offsets),
+        (
+            "kafka_exactly_row_10_the_coordinator_hangs",
+            hanging_coordinator,
+        ),
+        ("kafka_exactly_row_11_the_broker_restarts", broker_restart),
+        ("kafka_exactly_row_13_the_network_is_cut", cut),
+        ("kafka_exactly_row_14_the_network_is_slow", slow),
+    ]
+}
+
+/// A broker behind a proxy, for one test at a time.
+fn behind() -> (Broker, Proxy) {
+    let mut proxy = Proxy::new();
+    let broker = Broker::start_behind(&mut proxy).unwrap_or_else(|reason| panic!("{reason}"));
+    (broker, proxy)
+}
+
+/// Requests that get no answer are given up after this time, not after a minute.
+const IMPATIENT: &str = "properties = { \"socket.timeout.ms\" = \"2000\" }";
+
+fn scene<'b>(broker: &'b Broker, records: i32, host: &str) -> Scene<'b> {
+    let scene = Scene::new(broker, records);
+    let brokers = format!("brokers = \"{}\"\n{IMPATIENT}", broker.proxied_address());
+    scene.write(&brokers, host);
+    scene
+}
+
+fn reply_lost() {
+    let (broker, proxy) = behind();
+    let scene = scene(&broker, 2_400, "");
+    let lost = proxy.on(ApiKey::EndTxn).responses().nth(4).swallow();
+    let told = scene.finish();
+    assert_eq!(lost.hits(), 1);
+    assert!(
+        told.contains("is replaced") || told.contains("going on from the last decided"),
+        "{told}"
+    );
+    scene.assert_exact("a lost reply to a commit");
+}
+
+fn killed_after_commit() {
+    let (broker, proxy) = behind();
+    let scene = scene(&broker, 1_200, "");
+    let lost = proxy.on(ApiKey::EndTxn).responses().nth(4).swallow();
+    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    lost.wait_for_hits(1);
+    host.kill().unwrap();
+    host.wait().unwrap();
+    let told = scene.finish();
+    assert!(told.contains("kept"), "{told}");
+    scene.assert_exact("killed between a commit and its reply");
+}
+
+/// A commit that is held until the transactions after it are under way, and then arrives.
+fn late_commit() {
+    let (broker, proxy) = behind();
+    let scene = scene(&broker, 4_800, "");
+    let held = proxy.on(ApiKey::EndTxn).requests().nth(4).hold();
+    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    held.wait_for_hits(1);
+    // The client has given it up and committed by another connection or another producer.
+    let before = proxy.count(ApiKey::EndTxn, Direction::Request).passed;
+    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 3);
+    held.release();
+    let status = host.wait().unwrap();
+    assert!(status.success());
+    scene.assert_exact("a commit that came late");
+}
+
+fn late_offsets() {
+    let (broker, proxy) = behind();
+    let scene = scene(&broker, 4_800, "");
+    let held = proxy.on(ApiKey::TxnOffsetCommit).requests().nth(4).hold();
+    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    held.wait_for_hits(1);
+    let before = proxy.count(ApiKey::EndTxn, Direction::Request).passed;
+    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 3);
+    held.release();
+    assert!(host.wait().unwrap().success());
+    scene.assert_exact("offsets that came late");
+}
+
+/// Nothing is processed before the predecessor is shut out; then it goes on.
+fn hanging_coordinator() {
+    let (broker, proxy) = behind();
+    let scene = scene(&broker, 600, "");
+    let held = proxy
+        .on(ApiKey::InitProducerId)
+        .requests()
+        .first(3)
+        .swallow();
+    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    held.wait_for_hits(1);
+    assert!(scene.read(&scene.output).is_empty());
+    assert!(host.wait().unwrap().success());
+    scene.assert_exact("a coordinator that hung");
+}
+
+fn broker_restart() {
+    let (broker, proxy) = behind();
+    let scene = scene(&broker, 9_000, "");
+    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    for round in 1..=2 {
+        proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, 5 * round);
+        broker.kill();
+        broker.up();
+    }
+    assert!(host.wait().unwrap().success());
+    scene.assert_exact("a broker that was killed twice");
+}
+
+/// For a moment, and for longer than a transaction may last.
+fn cut() {
+    let (broker, proxy) = behind();
+    let scene = scene(&broker, 9_000, "transaction_timeout = \"6s\"");
+    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    for (round, seconds) in [(1, 1), (2, 9)] {
+        proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, 5 * round);
+        proxy.hold_everything();
+        // What is awaited here is the time itself: that the broker gives the transaction up.
+        std::thread::sleep(Duration::from_secs(seconds));
+        proxy.cut_everything();
+        proxy.go_on();
+    }
+    let status = host.wait().unwrap();
+    assert!(status.success(), "{status}");
+    scene.assert_exact("a network that was cut");
+}
+
+fn slow() {
+    let (broker, proxy) = behind();
+    let scene = scene(&broker, 600, "");
+    proxy.slow_down(Duration::from_millis(60), Duration::from_millis(40), 5);
+    scene.finish();
+    scene.assert_exact("a slow network");
+}
