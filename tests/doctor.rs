@@ -137,7 +137,7 @@ fn state() {
     let (code, out, err) = doctor(&pipeline, &[]);
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(
-        out.contains("mode 0700") && out.contains("the last decided checkpoint is"),
+        out.contains("mode 0700") && out.contains("its last checkpoint is"),
         "{out}"
     );
     assert!(before == log(), "the doctor changed the state");
@@ -150,11 +150,15 @@ fn state() {
         "{failures:?}"
     );
 
-    std::fs::write(pipeline.dir.path().join("state/log.redb"), "rubbish").expect("ours");
+    std::fs::write(
+        pipeline.dir.path().join("state/log.redb"),
+        "rubbish, and no log",
+    )
+    .expect("ours");
     let (code, out, _) = doctor(&pipeline, &["--json"]);
     assert_eq!(code, Some(1));
     assert!(
-        findings(&out, "failure")[0].contains("Not a redb database"),
+        findings(&out, "failure")[0].contains("was not written by tidemill"),
         "{out}"
     );
 }

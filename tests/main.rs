@@ -16,6 +16,7 @@ mod faults;
 mod files;
 mod inputs;
 mod kafka;
+mod memory;
 mod model;
 mod pauses;
 mod pipelines;
@@ -43,6 +44,7 @@ fn main() {
     trials.extend(driver::trials());
     trials.extend(model::trials());
     trials.extend(bounded::trials());
+    trials.extend(memory::trials());
     trials.extend(duckdb::trials());
     trials.extend(doctor::trials());
     trials.extend(snapshots::trials());

@@ -106,8 +106,8 @@ pub const MERGE_SLICE_KEYS: usize = 12 << 10;
 pub const MERGE_SLICE_BYTES: usize = 16 << 20;
 /// Keyed state that stays in memory, over all steps and workers, unless `[host] state_memory` says otherwise.
 pub const STATE_MEMORY_BYTES_DEFAULT: usize = 1 << 30;
-/// Less than this holds not even the keys of one epoch.
-pub const STATE_MEMORY_BYTES_MIN: usize = 1 << 20;
+/// Less than this is a mistake, such as a missing unit.
+pub const STATE_MEMORY_BYTES_MIN: usize = 64 << 10;
 /// Stored keys that come into memory at one time: those of a batch, those with a due alarm, those to forget in an epoch.
 pub const STATE_SLICE_KEYS: usize = 8 << 10;
 /// Stored keys that a hot table takes into memory before the first epoch, in slices: some ten milliseconds...

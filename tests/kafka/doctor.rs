@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Test> {
             credentials,
         ),
         ("kafka_doctor_beside_a_running_host", beside_a_host),
+        ("kafka_doctor_compares_state_and_decision", decisions),
         (
             "kafka_doctor_tries_no_transaction_where_none_is_asked_for",
             at_least_once,
@@ -255,6 +256,41 @@ fn broker_end(broker: &Broker, topic: &str) -> i64 {
     (0..2)
         .map(|partition| end(partition).expect("watermarks").1)
         .sum()
+}
+
+fn decisions() {
+    let broker = broker();
+    let names = topics(broker);
+    let pipeline = pipeline(broker, [&names[0], &names[1], &names[2]]);
+    broker.produce(&names[0], 0, [(1, Some("{\"user\":\"ann\"}"))]);
+    pipeline.run();
+    let (code, out, err) = doctor(&pipeline, &["--json"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let ok = findings(&out, "ok");
+    let agrees =
+        |text: &String| text.starts_with("it agrees with the decision in Kafka, checkpoint ");
+    assert!(ok.iter().any(agrees), "{ok:?}");
+
+    // The state directory is lost: a start would not guess what of the output is its own.
+    std::fs::remove_dir_all(pipeline.dir.path().join("state")).expect("the folder is ours");
+    let (code, out, _) = doctor(&pipeline, &["--json"]);
+    assert_eq!(code, Some(1), "{out}");
+    let failures = findings(&out, "failure");
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert!(
+        failures[0].contains("do not belong together"),
+        "{failures:?}"
+    );
+    assert!(
+        failures[0].contains("the state directory holds none"),
+        "{failures:?}"
+    );
+    let output = pipeline.command(&[]).output().expect("the binary starts");
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "the doctor says what a start does"
+    );
 }
 
 fn at_least_once() {

@@ -37,6 +37,10 @@ pub fn tests() -> Vec<Test> {
             "kafka_a_topic_created_anew_while_running_is_read_from_its_beginning",
             created_anew_and_gone_on,
         ),
+        (
+            "kafka_rights_taken_away_and_given_back_cost_nothing",
+            rights_come_back,
+        ),
     ]
 }
 
@@ -321,4 +325,35 @@ fn created_anew_and_gone_on() {
     terminate(&mut host);
     let new = (100..130).chain(200..230).chain(300..330);
     assert_eq!(values(&run), (0..10).chain(new).collect::<Vec<_>>());
+}
+
+fn rights_come_back() {
+    let broker = Broker::start_with_rights().unwrap_or_else(|reason| panic!("{reason}"));
+    let topic = broker.topic("secret", 2);
+    write(&broker, &topic, 0, 0..10);
+    let run = pipeline(&broker, &format!("topic = \"{topic}\""));
+    let mut host = start(&run, &[]);
+    until_rows(&run, 10);
+    until(&run, |status| status["sources"][0]["lag"] == 0);
+    for round in 1..3 {
+        broker.forbid(&topic);
+        until(&run, |status| {
+            let waits = &status["sources"][0]["waiting"];
+            waits.as_str().is_some_and(|why| why.contains(&topic))
+        });
+        assert!(host.try_wait().unwrap().is_none(), "{}", said(&run));
+        broker.allow(&topic);
+        until(&run, |status| status["sources"][0]["waiting"].is_null());
+        write(&broker, &topic, 0, 10 * round..10 * round + 5);
+        write(&broker, &topic, 1, 10 * round + 5..10 * (round + 1));
+        until_rows(&run, 10 * (round as usize + 1));
+    }
+    terminate(&mut host);
+    assert_eq!(values(&run), (0..30).collect::<Vec<_>>());
+    assert!(said(&run).contains("can be read again"), "{}", said(&run));
+
+    // Who never had the right is told so at once.
+    broker.forbid(&topic);
+    let parts = [topic.as_str(), "may not"];
+    stops_saying(&bounded(&run, &[]), &parts);
 }

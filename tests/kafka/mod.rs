@@ -12,6 +12,7 @@ mod losses;
 mod proxied;
 mod reading;
 mod resets;
+mod security;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -40,7 +41,9 @@ pub fn trials() -> Vec<Trial> {
         failover::tests(),
         proxied::tests(),
         cluster::tests(),
+        security::tests(),
         doctor::tests(),
+        security::tests(),
     ]
     .concat()
     .into_iter()

@@ -7,12 +7,13 @@ cargo test --release --test soak -- [options]
   --rounds N             disturbances of the pipeline (default 25)
   --minutes M            disturb for so long instead
   --seed S               of all that is drawn; printed (default: from the clock)
-  --delivery D           exactly-once | at-least-once (which must double something: the check can fail)
+  --delivery D           exactly-once (default) | at-least-once, which must double something:
+                         the check can fail
   --workers W            worker threads of the pipeline (default 2)
   --partitions P         of each topic (default 4)
   --keys K               different keys (default 200)
   --rate R               records a second (default 2000)
-  --brokers B            1 | 3, of which one at a time is killed (default 1)
+  --brokers B            1 | 3, one of which at a time is killed, too (default 1)
   --checkpoint-every D   as in the pipeline file (default 100ms)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Arguments {
         Self {
             length: Length::Rounds(25),
             seed,
-            delivery: Delivery::AtLeastOnce,
+            delivery: Delivery::ExactlyOnce,
             workers: 2,
             partitions: 4,
             keys: 200,

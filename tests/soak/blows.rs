@@ -98,23 +98,28 @@ impl Blow {
         }
     }
 
-    /// Of a hundred rounds 50 kill, 20 kill early, the others have what is left.
-    pub fn draw(rng: &mut StdRng) -> Self {
+    /// Of a hundred rounds 50 kill, 20 kill early, the others have what is left. Only a host that was started for this
+    /// round can be killed early. A broker that is the only one lives: what it acknowledged may go with it, and then the
+    /// host rightly stops.
+    pub fn draw(rng: &mut StdRng, fresh: bool, brokers: usize) -> Self {
         match rng.random_range(0..100) {
             0..50 => Self::Kill,
-            50..70 => Self::KillEarly,
+            50..70 if fresh => Self::KillEarly,
+            50..70 => Self::Kill,
             70..80 => Self::Pause,
             80..90 => Self::Terminate,
+            90..100 if brokers == 1 => Self::Kill,
             90..96 => Self::KillBroker,
             _ => Self::KillBoth,
         }
     }
 
-    /// How long the host runs before it.
+    /// How long the host goes on before it: since it started, if it is to be killed early, otherwise since its first
+    /// output.
     pub fn after(self, rng: &mut StdRng) -> Duration {
         let millis = match self {
-            Self::KillEarly => rng.random_range(0..500),
-            _ => rng.random_range(200..3_000),
+            Self::KillEarly => rng.random_range(0..1_000),
+            _ => rng.random_range(0..2_000),
         };
         Duration::from_millis(millis)
     }

@@ -30,6 +30,8 @@ use load::Load;
 use reader::{Concurrent, Seen};
 use report::Report;
 
+/// Whatever happened, new output comes within this time.
+const OUTPUT_WITHIN: Duration = Duration::from_secs(120);
 /// The rest of the input is read within this time.
 const ENDS_WITHIN: Duration = Duration::from_secs(600);
 
@@ -78,12 +80,17 @@ const DOUBLES: u64 = 4;
 
 /// What a run without options does: few rounds, in which the comparison must find something.
 fn by_default(arguments: &Arguments) -> Vec<Arguments> {
-    vec![Arguments {
-        length: Length::Rounds(8),
+    let doubles = Arguments {
+        length: Length::Rounds(5),
         delivery: Delivery::AtLeastOnce,
         seed: DOUBLES,
         ..arguments.clone()
-    }]
+    };
+    let doubles_nothing = Arguments {
+        length: Length::Rounds(15),
+        ..arguments.clone()
+    };
+    vec![doubles, doubles_nothing]
 }
 
 fn soak(arguments: &Arguments) -> Result<Report, String> {
@@ -163,13 +170,19 @@ fn disturb(
         if over {
             break;
         }
-        let mut up = host.take().unwrap_or_else(|| {
-            concurrent.watch(&topics.outputs[0]);
-            pipeline.start(&[])
-        });
-        let blow = Blow::draw(&mut rng);
-        let ended = up.wait(blow.after(&mut rng));
-        if let Some(status) = ended {
+        let fresh = host.is_none();
+        concurrent.watch(&topics.outputs[0])?;
+        let mut up = host.take().unwrap_or_else(|| pipeline.start(&[]));
+        let blow = Blow::draw(&mut rng, fresh, arguments.brokers);
+        if blow != Blow::KillEarly {
+            let first = first_output(&mut up, concurrent);
+            let took = first.map_err(|why| format!("round {round}: {why}\n{}", pipeline.said()))?;
+            match fresh {
+                true => report.restarts.push(took),
+                false => report.resumptions.push(took),
+            }
+        }
+        if let Some(status) = up.wait(blow.after(&mut rng)) {
             return Err(format!(
                 "round {round}: the host ended by itself: {status}\n{}",
                 pipeline.said()
@@ -180,13 +193,25 @@ fn disturb(
         counted.1 += u32::from(concurrent.first_output().is_none());
         blow.strike(&mut up, pipeline, kafka, &mut rng)
             .map_err(|why| format!("round {round}, {}: {why}", blow.name()))?;
-        if up.ended().is_none() {
-            host = Some(up);
-        } else {
-            report.restarts.extend(concurrent.first_output());
-        }
+        host = up.ended().is_none().then_some(up);
     }
     Ok(())
+}
+
+/// Returns when a reader of committed records has seen something new, and how long that took.
+fn first_output(host: &mut Host, concurrent: &Concurrent) -> Result<Duration, String> {
+    let until = Instant::now() + OUTPUT_WITHIN;
+    loop {
+        if let Some(took) = concurrent.first_output() {
+            return Ok(took);
+        }
+        if let Some(status) = host.wait(Duration::from_millis(5)) {
+            return Err(format!("the host ended by itself: {status}"));
+        }
+        if Instant::now() > until {
+            return Err(format!("no output for {} s", OUTPUT_WITHIN.as_secs()));
+        }
+    }
 }
 
 /// The last run, which nobody disturbs: reads what is left, closes all windows.

@@ -123,16 +123,24 @@ impl Concurrent {
         }
     }
 
-    /// From now on, the time until a record of `topic` comes that is not there yet. Nothing if the broker cannot say.
-    pub fn watch(&self, topic: &str) {
-        let ends = self.committed_ends(topic);
-        let mut watch = self.lock();
-        *watch = Watch {
+    /// From now on, the time until a record of `topic` comes that is not there yet.
+    pub fn watch(&self, topic: &str) -> Result<(), String> {
+        let until = Instant::now() + PATIENCE;
+        let from = loop {
+            if let Some(ends) = self.committed_ends(topic) {
+                break ends;
+            }
+            if Instant::now() > until {
+                return Err(format!("the broker does not tell the ends of {topic}"));
+            }
+        };
+        *self.lock() = Watch {
             topic: topic.to_owned(),
-            began: ends.is_some().then(Instant::now),
-            from: ends.unwrap_or_default(),
+            began: Some(Instant::now()),
+            from,
             took: None,
         };
+        Ok(())
     }
 
     /// How long the first new record took since [`watch`](Self::watch), if it came.

@@ -12,6 +12,8 @@ pub struct Report {
     pub blows: [(u32, u32); Blow::ALL.len()],
     /// From a start to the first record that a reader of committed records saw.
     pub restarts: Vec<Duration>,
+    /// The same from the end of a pause, or from a broker's return, under a host that lived on.
+    pub resumptions: Vec<Duration>,
     pub inputs: u64,
     /// Acknowledged inputs that the input topic does not hold: Kafka's fault, or the load's.
     pub inputs_lost: u64,
@@ -51,16 +53,9 @@ impl Report {
                 v.disordered
             );
         }
-        let mut restarts = self.restarts.clone();
-        restarts.sort_unstable();
-        if let (Some(half), Some(most)) = (quantile(&restarts, 0.5), quantile(&restarts, 0.99)) {
-            println!(
-                "\nrestart to first committed output: p50 {:.2} s, p99 {:.2} s, {} restarts",
-                half.as_secs_f64(),
-                most.as_secs_f64(),
-                restarts.len()
-            );
-        }
+        println!();
+        print_times("a start", &self.restarts);
+        print_times("a pause or a broker's return", &self.resumptions);
         println!(
             "concurrent reader: {} partitions differ from the log",
             self.unstable.len()
@@ -92,6 +87,18 @@ impl Report {
             }
             Delivery::AtLeastOnce => None,
         }
+    }
+}
+
+fn print_times(since: &str, times: &[Duration]) {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let seconds = |share| quantile(&sorted, share).map(|time| time.as_secs_f64());
+    if let (Some(half), Some(most)) = (seconds(0.5), seconds(0.99)) {
+        println!(
+            "first committed output after {since}: p50 {half:.2} s, p99 {most:.2} s, {} times",
+            sorted.len()
+        );
     }
 }
 

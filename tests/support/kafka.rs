@@ -6,10 +6,12 @@
 //!
 //! Invariant: a process started here ends with the test process, however that ends, and nothing else is ever killed.
 
+mod authority;
 mod certificates;
 pub mod cluster;
 mod libraries;
 mod node;
+pub mod secured;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -78,7 +80,8 @@ pub struct Broker {
 /// A broker that the test has started.
 struct Own {
     node: Node,
-    tls_port: u16,
+    /// Of the listener with TLS and a password, where there is one.
+    tls_port: Option<u16>,
     /// The proxy's port, where there is one.
     proxied: Option<u16>,
 }
@@ -107,18 +110,49 @@ impl Broker {
 
     /// As [`start`](Self::start), but it does not run yet: [`up`](Self::up).
     pub fn prepare() -> Result<Broker, String> {
-        Broker::prepare_with(None)
+        Broker::prepare_with(None, "")
+    }
+
+    /// A broker of the test's own that knows rights: everybody has all, until [`forbid`](Self::forbid).
+    pub fn start_with_rights() -> Result<Broker, String> {
+        let rights = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
+";
+        let broker = Broker::prepare_with(None, rights)?;
+        broker.up();
+        Ok(broker)
+    }
+
+    /// From now on nobody may read or see a topic.
+    pub fn forbid(&self, topic: &str) {
+        self.rights(topic, &["--add", "--deny-principal", "User:*"]);
+    }
+
+    /// Takes [`forbid`](Self::forbid) back.
+    pub fn allow(&self, topic: &str) {
+        self.rights(
+            topic,
+            &["--remove", "--force", "--deny-principal", "User:*"],
+        );
+    }
+
+    fn rights(&self, topic: &str, change: &[&str]) {
+        let own = self.own.as_ref().expect("a broker of the test's own");
+        let of_topic = ["--operation", "Read", "--topic", topic];
+        let arguments = [&["--bootstrap-server", &self.bootstrap], change, &of_topic].concat();
+        own.node
+            .tool("org.apache.kafka.tools.AclCommand", &arguments);
     }
 
     /// A broker of the test's own with one more listener, [`proxied_address`](Self::proxied_address), which is reached
     /// through `proxy` and advertises nothing else.
     pub fn start_behind(proxy: &mut Proxy) -> Result<Broker, String> {
-        let broker = Broker::prepare_with(Some(proxy))?;
+        let broker = Broker::prepare_with(Some(proxy), "")?;
         broker.up();
         Ok(broker)
     }
 
-    fn prepare_with(proxy: Option<&mut Proxy>) -> Result<Broker, String> {
+    fn prepare_with(proxy: Option<&mut Proxy>, more: &str) -> Result<Broker, String> {
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
         let [port, tls_port, behind, controller] = free_ports()?;
         certify(dir.path())?;
@@ -136,14 +170,14 @@ impl Broker {
             id: 1,
             listeners,
             controllers: vec![controller],
-            more: with_password(dir.path()),
+            more: with_password(dir.path()) + more,
         };
         let node = Node::format(dir, "512m", &settings, &[])?;
         Ok(Broker {
             bootstrap: format!("127.0.0.1:{port}"),
             own: Some(Own {
                 node,
-                tls_port,
+                tls_port: Some(tls_port),
                 proxied,
             }),
         })
@@ -154,7 +188,7 @@ impl Broker {
     pub fn tls(&self) -> Option<(String, PathBuf)> {
         let own = self.own.as_ref()?;
         let certificate = own.node.dir().join("broker.pem");
-        Some((format!("127.0.0.1:{}", own.tls_port), certificate))
+        Some((format!("127.0.0.1:{}", own.tls_port?), certificate))
     }
 
     /// `host:port` without TLS.

@@ -19,6 +19,8 @@ pub enum Failure {
     Failed(String),
     /// A newer host of the pipeline took over: do not restart. Exit code 3.
     Fenced(String),
+    /// It was asked to stop while it still waited to begin, so nothing was begun. Exit code 0.
+    StoppedEarly(String),
     /// Whoever read our output does not want more of it, which is fine. Exit code 0.
     OutputClosed,
 }
@@ -35,6 +37,7 @@ impl Failure {
             ),
             Self::Failed(text) => (1, say(text)),
             Self::Fenced(text) => (3, say(text)),
+            Self::StoppedEarly(text) => (0, text.clone()),
             Self::OutputClosed => return ExitCode::SUCCESS,
         };
         // Nothing is left to tell if stderr is closed too.

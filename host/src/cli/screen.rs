@@ -92,7 +92,7 @@ pub fn summary(status: &Status) -> String {
 fn lost(status: &Status) -> String {
     let sources = status.sources.iter().filter(|s| !s.lost.is_none());
     let line = |s: &crate::engine::control::SourceStatus| {
-        format!("  lost:         {} of {}\n", s.lost, escape(&s.name))
+        format!("  lost:         {}: {}\n", escape(&s.name), s.lost)
     };
     sources.map(line).collect()
 }
@@ -173,6 +173,7 @@ mod tests {
           records in:   48,000 clicks, 12,000 transactions
           rows out:     5,100 sessions, 48,000 valid
           dead letters: 4, late rows: 2
+          lost:         clicks: 41 records and an unknown number of records, once
         ");
     }
 

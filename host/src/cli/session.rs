@@ -13,7 +13,7 @@ use crate::engine::embedded::embed;
 use crate::engine::open::Options;
 use crate::engine::supervisor::{Supervised, Supervisor};
 use crate::engine::watermark::Mode;
-use crate::error::RunError;
+use crate::error::{ConnectorError, RunError};
 use crate::kafka::EmbeddedBroker;
 use crate::pipeline::plan::Plan;
 use crate::plugin::Runtime;
@@ -102,7 +102,13 @@ impl Session {
             broker: broker.clone(),
             swap: None,
         };
-        let Some((supervisor, run)) = Supervisor::start(plan, runtime, options)? else {
+        let started = Supervisor::start(plan, runtime, options).map_err(|error| match error {
+            RunError::Connector(waiting @ ConnectorError::Stopped { .. }) if stop.is_asked() => {
+                Failure::StoppedEarly(format!("{waiting}; nothing was begun"))
+            }
+            error => error.into(),
+        })?;
+        let Some((supervisor, run)) = started else {
             return Ok(None);
         };
         let admin = admin::serve(supervisor.clone(), &state, port).map_err(|e| {

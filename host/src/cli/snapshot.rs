@@ -132,9 +132,15 @@ fn report(pipeline: &Path, taken: &Taken, json: bool) -> Result<(), Failure> {
     if json {
         return terminal::print_json(taken);
     }
+    let undecided = match taken.undecided {
+        Some(number) => format!(
+            "checkpoint {number}, which was prepared after it, is not in it: only a start can tell whether that is true\n"
+        ),
+        None => String::new(),
+    };
     terminal::print(&format!(
         "{}: checkpoint {} of {}, as of {}: {} keys, {} segments, {} files, {}\n\
-         put it back with: tidemill restore {} {}",
+         {undecided}put it back with: tidemill restore {} {}",
         taken.dir.display(),
         taken.checkpoint,
         taken.pipeline,

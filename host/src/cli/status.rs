@@ -132,10 +132,10 @@ fn troubles(status: &Status) -> String {
     for s in &status.sources {
         let name = terminal::escape(&s.name);
         if let Some(why) = &s.waiting {
-            lines += &format!("{name} waits: {}\n", terminal::escape(why));
+            lines += &format!("  {name} waits: {}\n", terminal::escape(why));
         }
         if !s.lost.is_none() {
-            lines += &format!("{name} has lost {}\n", s.lost);
+            lines += &format!("  {name} has lost {}\n", s.lost);
         }
     }
     lines
@@ -213,6 +213,8 @@ mod tests {
           source        records in  per second  lag  bad  watermark
           clicks            48,000         812  120    3  2026-01-01T00:00:00Z
           transactions      12,000         203    -    0  -
+          clicks has lost 41 records and an unknown number of records, once
+          transactions waits: no broker can be reached
 
           step      rows in  rows out  late  dead letters  keys  read back  ns/row  plugin
           sessions   48,000     5,100     2             1   900         80      22  0.1.0 abab

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::permissions::{grant, lacking};
 use super::topics::{self, Stakes, Topic};
 use super::uses::{Read, Uses};
-use super::{Findings, Verdict, is_exactly_once, probe, settings, shown_ms};
+use super::{Findings, Verdict, probe, settings, shown_ms};
+use crate::kafka::decision;
 use crate::kafka::doctor::{Examiner, Greeting, Operation, Probe};
 use crate::limits::DOCTOR_ANSWER_MAX;
 use crate::pipeline::plan::{Brokers, Plan, Topics, topic_pattern};
@@ -15,11 +16,19 @@ const REPLICAS: usize = 3;
 /// Brokers of a cluster that are asked for their settings.
 const BROKERS_ASKED_MAX: usize = 9;
 
-pub(super) fn examine(plan: &Plan, uses: &Uses, findings: &mut Findings<'_>) {
+/// What is known of the cluster that decides the checkpoints.
+pub(super) struct Decider {
+    pub examiner: Examiner,
+    /// There is a topic of decisions.
+    pub has_decisions: bool,
+}
+
+/// Examines a cluster; gives it back if it is the one that decides.
+pub(super) fn examine(plan: &Plan, uses: &Uses, findings: &mut Findings<'_>) -> Option<Decider> {
     findings.area(format!("Kafka at {}", uses.hosts()));
     if uses.cluster.brokers == Brokers::Embedded {
         findings.ok("the embedded broker is part of the host: its topics are made at the start and forgotten at the end");
-        return;
+        return None;
     }
     let (examiner, greeting) = match Examiner::connect(&uses.cluster, DOCTOR_ANSWER_MAX) {
         Ok(connected) => connected,
@@ -28,10 +37,10 @@ pub(super) fn examine(plan: &Plan, uses: &Uses, findings: &mut Findings<'_>) {
                 error.to_string(),
                 "start it, or correct `brokers` and `properties` in the pipeline file; nothing else of it could be looked at",
             );
-            return;
+            return None;
         }
     };
-    let exactly_once = is_exactly_once(plan) && !uses.writes.is_empty();
+    let exactly_once = plan.transactional() == Some(&uses.cluster);
     let cluster = Looked {
         plan,
         uses,
@@ -42,9 +51,14 @@ pub(super) fn examine(plan: &Plan, uses: &Uses, findings: &mut Findings<'_>) {
     cluster.greeted(findings);
     cluster.topics(findings);
     cluster.group(findings);
-    if exactly_once {
-        cluster.transactions(findings);
+    if !exactly_once {
+        return None;
     }
+    let has_decisions = cluster.transactions(findings);
+    Some(Decider {
+        examiner: cluster.examiner,
+        has_decisions,
+    })
 }
 
 /// A cluster that answered.
@@ -202,8 +216,8 @@ impl Looked<'_> {
         }
     }
 
-    /// All that exactly-once output rests on.
-    fn transactions(&self, findings: &mut Findings<'_>) {
+    /// All that exactly-once output rests on. True: there is a topic of decisions.
+    fn transactions(&self, findings: &mut Findings<'_>) -> bool {
         let broker = self.settings(findings);
         settings::transactions(&self.plan.host, broker.as_ref(), findings);
         if let Some(broker) = &broker {
@@ -212,7 +226,7 @@ impl Looked<'_> {
         self.leftovers(findings);
         self.probe(findings);
         // Behind the probe: on a new cluster it is the first to need the brokers' own topics.
-        self.own_topics(broker.as_ref(), findings);
+        self.own_topics(broker.as_ref(), findings)
     }
 
     /// The settings of the first broker; every broker is asked, since each must be reachable.
@@ -235,8 +249,12 @@ impl Looked<'_> {
         first
     }
 
-    fn own_topics(&self, broker: Option<&BTreeMap<String, String>>, findings: &mut Findings<'_>) {
-        let decisions = format!("__tidemill.{}.decisions", self.plan.name);
+    fn own_topics(
+        &self,
+        broker: Option<&BTreeMap<String, String>>,
+        findings: &mut Findings<'_>,
+    ) -> bool {
+        let decisions = decision::topic(&self.plan.name);
         let internal = [
             (
                 "__transaction_state",
@@ -255,7 +273,7 @@ impl Looked<'_> {
             Ok(found) => found,
             Err(error) => {
                 findings.failure(error.to_string(), "ask again; look at the brokers' logs");
-                return;
+                return false;
             }
         };
         let topic = Topic {
@@ -277,6 +295,7 @@ impl Looked<'_> {
                 findings,
             );
         }
+        found[0].is_ok()
     }
 
     /// Topics of a probe that was killed.

@@ -22,7 +22,7 @@ use serde::Serialize;
 
 pub use report::{Report, heading, line};
 
-use crate::pipeline::plan::{Delivery, Plan};
+use crate::pipeline::plan::Plan;
 use crate::pipeline::{self, show_duration};
 use crate::time::Micros;
 
@@ -100,12 +100,14 @@ pub fn examine(plan: &Plan, warnings: &pipeline::Report, each: &mut dyn FnMut(Fi
     let mut findings = Findings::new(each);
     file(plan, warnings, &mut findings);
     versions::examine(&mut findings);
+    let mut decider = None;
     for uses in uses::clusters(plan) {
-        clusters::examine(plan, &uses, &mut findings);
+        let found = clusters::examine(plan, &uses, &mut findings);
+        decider = decider.or(found);
     }
     findings.area(format!("state {}", plan.host.state.display()));
     disk::examine(&plan.host.state, &mut findings);
-    state::examine(plan, &mut findings);
+    state::examine(plan, decider.as_ref(), &mut findings);
 }
 
 /// The pipeline file, which has no mistakes.
@@ -132,11 +134,6 @@ fn file(plan: &Plan, warnings: &pipeline::Report, findings: &mut Findings<'_>) {
             remedy.unwrap_or_else(|| "see `tidemill check`".into()),
         );
     }
-}
-
-/// Whether output to Kafka is to be exactly once.
-fn is_exactly_once(plan: &Plan) -> bool {
-    plan.host.delivery != Delivery::AtLeastOnce
 }
 
 fn shown(time: Duration) -> String {

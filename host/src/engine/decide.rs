@@ -14,6 +14,7 @@ use crate::kafka::TransactionalProducer;
 use crate::kafka::decision::Decision;
 use crate::pipeline::plan::Plan;
 use crate::source::GroupOffset;
+use crate::state::peek::Peeked;
 use crate::state::store::{Prepared, Restored, Store};
 use crate::state::{parse_state_id, show_state_id};
 
@@ -41,7 +42,7 @@ pub fn open(
     // A topic that should be there and is not is no reason to make a new one: `verdict` tells.
     producer.ensure_topic(stop)?;
     // Whoever writes these decisions may be alive and right: it is not shut out by a stranger.
-    if let Some(decision) = producer.last_decision(stop)? {
+    if let Some(decision) = producer.visible_decision(stop)? {
         lineage(&disk, &decision).map_err(|why| refused(plan, &producer, &why))?;
     }
     producer.fence(stop)?;
@@ -117,6 +118,39 @@ fn decision(store: &Store, number: u64, meta: &EngineMeta) -> Decision {
     decision
 }
 
+/// What a start would find if it were made now, in words; for who only looks. Nobody is shut out, so a transaction that is
+/// open may still change it.
+///
+/// # Errors
+/// Why a start would be refused.
+pub fn look(state: &Peeked, decision: Option<&Decision>) -> Result<String, String> {
+    let disk = Disk::peeked(state).map_err(|e| e.to_string())?;
+    Ok(match verdict(&disk, decision)? {
+        Verdict::Agree => match decision {
+            Some(decision) => format!(
+                "it agrees with the decision in Kafka, checkpoint {}",
+                decision.checkpoint
+            ),
+            None => "nothing was decided in Kafka yet".to_owned(),
+        },
+        Verdict::Keep(number) => {
+            format!("the decision in Kafka is checkpoint {number}: the next start keeps it")
+        }
+        Verdict::TakeBack(number) => format!(
+            "checkpoint {number} was prepared and is not decided in Kafka: the next start takes it back and reads its input again"
+        ),
+    })
+}
+
+/// As [`look`], where there is no state yet: one that takes the place of the states `supersedes` would be made.
+///
+/// # Errors
+/// Why a start would be refused.
+pub fn look_anew(supersedes: &[[u8; 16]], decision: Option<&Decision>) -> Result<(), String> {
+    let disk = Disk::new("none", supersedes, None, None).map_err(|e| e.to_string())?;
+    verdict(&disk, decision).map(|_| ())
+}
+
 /// What the state directory says.
 struct Disk {
     state: String,
@@ -136,6 +170,22 @@ struct Point {
 
 impl Disk {
     fn of(store: &Store, undecided: Option<Restored>) -> Result<Self, RunError> {
+        let (id, supersedes) = (store.state_id(), store.supersedes());
+        Self::new(&show_state_id(&id), supersedes, store.latest(), undecided)
+    }
+
+    fn peeked(state: &Peeked) -> Result<Self, RunError> {
+        let (latest, undecided) = (state.latest.clone(), state.undecided.clone());
+        let id = show_state_id(&state.state_id);
+        Self::new(&id, &state.supersedes, latest, undecided)
+    }
+
+    fn new(
+        state: &str,
+        supersedes: &[[u8; 16]],
+        latest: Option<Restored>,
+        undecided: Option<Restored>,
+    ) -> Result<Self, RunError> {
         let point = |restored: Restored| -> Result<Point, RunError> {
             let (number, in_transaction) = (restored.number, restored.in_transaction);
             let positions = read_meta(restored.meta)?.positions_digest();
@@ -146,9 +196,9 @@ impl Disk {
             })
         };
         Ok(Self {
-            state: show_state_id(&store.state_id()),
-            supersedes: store.supersedes().iter().map(show_state_id).collect(),
-            latest: store.latest().map(point).transpose()?,
+            state: state.to_owned(),
+            supersedes: supersedes.iter().map(show_state_id).collect(),
+            latest: latest.map(point).transpose()?,
             undecided: undecided.map(point).transpose()?,
         })
     }

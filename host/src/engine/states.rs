@@ -136,12 +136,65 @@ fn running(handle: Arc<Handle>, stop: &dyn Fn() -> bool) -> Result<Source, RunEr
 pub fn stopped(state: &Path, pipeline: &str) -> Result<Source, RunError> {
     let none = || RunError::Refused(format!("there is no state in {}", state.display()));
     let reader = Reader::open(state, pipeline)?.ok_or_else(none)?;
-    if let Some(number) = reader.undecided()? {
-        return Err(RunError::Refused(format!(
-            "the pipeline ended before it knew whether checkpoint {number} is true: only a start finds out, so start it once"
-        )));
-    }
     let as_of = reader.written_at().unwrap_or(SystemTime::UNIX_EPOCH);
     let view = reader.view()?.ok_or_else(none)?;
-    Source::hold(view, state, micros(as_of)).map(|source| source.keep(reader))
+    Source::hold(view, state, micros(as_of))?.keep(reader)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::meta::EngineMeta;
+    use crate::engine::snapshot::restore::{Request, restore};
+    use crate::state::store::Prepared;
+    use crate::state::{Meta, Store};
+
+    fn checkpoint(number: u64) -> Prepared {
+        let engine = serde_json::to_value(EngineMeta::default()).unwrap();
+        Prepared {
+            number,
+            meta: Meta { engine },
+            ..Prepared::default()
+        }
+    }
+
+    /// The way out of a state and a decision that do not belong together: its last certain checkpoint, as a new state.
+    #[test]
+    fn an_undecided_checkpoint_is_left_out_and_the_restored_one_owes_nothing_to_kafka() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let store = Store::open(&state, "test", 8).unwrap();
+        store.prepare(checkpoint(0)).unwrap();
+        store.decide();
+        store.prepare(checkpoint(1)).unwrap();
+        let id = store.state_id();
+        drop(store);
+        let to = dir.path().join("snapshot");
+        let taken = stopped(&state, "test")
+            .unwrap()
+            .write(&to, &mut |_| Ok(()))
+            .unwrap();
+        assert_eq!((taken.checkpoint, taken.undecided), (0, Some(1)));
+        let request = Request {
+            pipeline: "test",
+            state: &state,
+            from: &to,
+            replace: true,
+            abandons: &[[7; 16]],
+        };
+        restore(&request, &mut |_| {}).unwrap();
+        let store = Store::open(&state, "test", 8).unwrap();
+        assert_eq!(store.undecided(), None);
+        let latest = store.latest().unwrap();
+        assert!(latest.number == 0 && !latest.in_transaction);
+        assert_ne!(store.state_id(), id);
+        assert!(store.supersedes().contains(&id) && store.supersedes().contains(&[7; 16]));
+        // One lineage after the other: nothing is forgotten.
+        let second = store.state_id();
+        drop(store);
+        restore(&request, &mut |_| {}).unwrap();
+        let store = Store::open(&state, "test", 8).unwrap();
+        assert!(store.supersedes().contains(&id) && store.supersedes().contains(&second));
+        assert_eq!(store.latest().unwrap().number, 0);
+    }
 }

@@ -224,6 +224,12 @@ impl Link {
                     "no TLS connection: {reason}; look at security.protocol and the ssl. properties under [kafka]"
                 ));
             }
+            Some(_) if refuses_certificate(reason) && !self.lock().was_up => {
+                self.give_up(format!(
+                    "no TLS connection: the broker refuses this client's certificate, or wants one: {reason}; look at \
+                     ssl.certificate.location and ssl.key.location under [kafka]"
+                ));
+            }
             Some(RDKafkaErrorCode::Fatal) => {
                 self.give_up(format!("librdkafka cannot go on: {reason}"))
             }
@@ -273,6 +279,15 @@ impl ClientContext for Asking {
 }
 
 impl ConsumerContext for Asking {}
+
+/// Whether the broker has ended a TLS handshake for the client's certificate. librdkafka takes it for an outage, because
+/// the client's side of the handshake was over.
+fn refuses_certificate(reason: &str) -> bool {
+    let alert = reason
+        .split_once("SSL routines")
+        .and_then(|(_, alert)| alert.split_once("alert "));
+    alert.is_some_and(|(_, what)| what.contains("certificate") || what.contains("unknown ca"))
+}
 
 /// Whether the operation is worth repeating: the broker or a leader is away, or moving.
 pub(super) fn is_transient(code: RDKafkaErrorCode) -> bool {
@@ -481,5 +496,36 @@ mod tests {
         was_up.connected();
         was_up.hear_error(&ssl, "connection reset in handshake");
         was_up.check().unwrap();
+    }
+
+    #[test]
+    fn a_broker_that_wants_a_certificate_is_not_waited_for() {
+        let away = KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure);
+        for (reason, is_final) in [
+            (
+                "ssl://h:1/bootstrap: Receive failed: error:0A000412:SSL routines::ssl/tls alert bad certificate",
+                true,
+            ),
+            (
+                "ssl://h:1/bootstrap: Receive failed: error:0A00045C:SSL routines::tlsv13 alert certificate required",
+                true,
+            ),
+            (
+                "ssl://h:1/bootstrap: Receive failed: error:0A000418:SSL routines::tlsv1 alert unknown ca",
+                true,
+            ),
+            (
+                "ssl://h:1/bootstrap: Receive failed: Connection reset by peer",
+                false,
+            ),
+            (
+                "ssl://certificate.example:1: Connect failed: refused",
+                false,
+            ),
+        ] {
+            let link = Link::new("source clicks".into());
+            link.hear_error(&away, reason);
+            assert_eq!(link.check().is_err(), is_final, "{reason}");
+        }
     }
 }

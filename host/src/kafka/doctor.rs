@@ -18,6 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::admin;
 use super::connection::{self, Asking, Link, cause, is_transient};
+use super::decision::{Decision, Decisions};
 use super::properties::Scope;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Cluster;
@@ -237,6 +238,22 @@ impl Examiner {
         results
             .into_iter()
             .try_for_each(|r| r.map(|_| ()).map_err(|(_, code)| code))
+    }
+
+    /// The last decision of a pipeline, whose topic exists. One that is being made may not be seen yet.
+    pub fn last_decision(&self, pipeline: &str) -> Result<Option<Decision>, ConnectorError> {
+        let until = Instant::now() + self.within;
+        let decisions = Decisions::new(&self.cluster, pipeline);
+        match decisions.last(&|| Instant::now() >= until) {
+            Err(ConnectorError::Stopped { place }) => Err(ConnectorError::failed(
+                place,
+                format!(
+                    "not read within {} s: a transaction is open on it",
+                    self.within.as_secs()
+                ),
+            )),
+            read => read,
+        }
     }
 
     pub fn cluster(&self) -> &Cluster {

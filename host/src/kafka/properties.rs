@@ -116,6 +116,10 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     ("group.id", "the pipeline's name is the group"),
     (
+        "group.protocol",
+        "partitions are assigned by Tidemill, not by a group",
+    ),
+    (
         "group.instance.id",
         "partitions are assigned by Tidemill, not by a group",
     ),
@@ -124,15 +128,39 @@ const REFUSED: &[(&str, &str)] = &[
         "max.in.flight.requests.per.connection",
         "the order of output depends on it",
     ),
+    (
+        "message.send.max.retries",
+        "output is written again until it is acknowledged",
+    ),
     ("metadata.broker.list", "write it as `brokers`"),
+    (
+        "partition.assignment.strategy",
+        "partitions are assigned by Tidemill, not by a group",
+    ),
     ("plugin.library.paths", "it loads native code into the host"),
     (
         "request.required.acks",
         "output is always acknowledged by all in-sync replicas",
     ),
+    (
+        "retries",
+        "output is written again until it is acknowledged",
+    ),
     ("sasl.kerberos.kinit.cmd", "it runs a shell command"),
+    (
+        "session.timeout.ms",
+        "partitions are assigned by Tidemill, not by a group",
+    ),
     ("ssl.engine.location", "it loads native code into the host"),
     ("ssl.providers", "it loads native code into the host"),
+    (
+        "statistics.interval.ms",
+        "Tidemill sets it: statistics tell whether a request was repeated",
+    ),
+    (
+        "transaction.timeout.ms",
+        "say it with `transaction_timeout` under [host]",
+    ),
     (
         "transactional.id",
         "Tidemill derives it from the pipeline's name",
@@ -156,7 +184,7 @@ pub fn check_property(name: &str, value: &str) -> Result<(), String> {
     if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
         return Err(format!("Kafka property {name:?} cannot be set: {reason}"));
     }
-    if name.starts_with("sasl.oauthbearer.") {
+    if name.contains("oauthbearer") {
         return Err(format!(
             "Kafka property {name:?}: SASL/OAUTHBEARER is not supported yet"
         ));
@@ -291,6 +319,12 @@ mod tests {
             ("ssl.engine.location", "native code"),
             ("enable.auto.commit", "checkpoint"),
             ("transactional.id", "pipeline's name"),
+            (
+                "transaction.timeout.ms",
+                "`transaction_timeout` under [host]",
+            ),
+            ("statistics.interval.ms", "Tidemill sets it"),
+            ("enable.sasl.oauthbearer.unsecure.jwt", "not supported yet"),
         ] {
             let refusal = check_property(name, "x").unwrap_err();
             assert!(refusal.contains(reason), "{refusal}");

@@ -84,8 +84,8 @@ pub fn carried(state: &Path, sink: &str, cut: &Value) -> io::Result<Vec<Carried>
             }
             Ok(all)
         }
-        Note::Parquet(cut) => staged(state, &own, cut.staged),
-        Note::Postgres(cut) => staged(state, &own, cut.to),
+        Note::Parquet(cut) => staged(state, &own, cut.from, cut.staged),
+        Note::Postgres(cut) => staged(state, &own, cut.to, cut.to),
         Note::None => Ok(Vec::new()),
     }
 }
@@ -138,14 +138,16 @@ fn unfinished(
     }))
 }
 
-/// All staged rows that are still there, up to `end`.
-fn staged(state: &Path, own: &Path, end: Mark) -> io::Result<Vec<Carried>> {
+/// All staged rows that are still there, up to `end`. Those from `from` on must be.
+fn staged(state: &Path, own: &Path, from: Mark, end: Mark) -> io::Result<Vec<Carried>> {
     let dir = state.join(own);
     let mut all = Vec::new();
+    let mut needed = from.generation;
     for (generation, _) in staging::generations(&dir).map_err(io::Error::other)? {
-        if generation > end.generation {
-            continue;
+        if generation > end.generation || generation > needed {
+            break;
         }
+        needed = needed.max(generation + 1);
         let path = staging::path_of(&dir, generation);
         let file = File::open(&path).map_err(|e| named(&path, e))?;
         let length = match generation == end.generation {
@@ -160,7 +162,15 @@ fn staged(state: &Path, own: &Path, end: Mark) -> io::Result<Vec<Carried>> {
             length,
         });
     }
-    Ok(all)
+    let is_empty = end == Mark::start_of(end.generation);
+    let there = needed > end.generation || needed == end.generation && is_empty;
+    match there {
+        true => Ok(all),
+        false => {
+            let missing = staging::path_of(&dir, needed);
+            Err(named(&missing, io::ErrorKind::NotFound.into()))
+        }
+    }
 }
 
 fn long_enough(path: &Path, file: &File, length: u64) -> io::Result<()> {

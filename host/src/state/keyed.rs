@@ -26,6 +26,8 @@ use states::States;
 
 /// Key bytes of freed slots above which the key buffer is rewritten, if they are also half of it.
 const KEY_GARBAGE_BYTES_MIN: usize = 1 << 20;
+/// Slots whose keys and states are fetched from memory at one time.
+const FETCHED_AHEAD: usize = 64;
 /// Memory of a slot besides its key and state: itself, its alarm, its places in the index and in a step's table of groups.
 const SLOT_BYTES: usize = size_of::<Slot>() + 16 + 8 + 8;
 
@@ -56,6 +58,8 @@ pub struct KeyedTable {
     states: States,
     /// Slots to look at in the next freeze.
     dirty: Vec<u32>,
+    /// Bytes of a changed key and its value, at the last freeze.
+    frozen_bytes: usize,
     free: Vec<u32>,
     round: Round,
     residence: Residence,
@@ -97,6 +101,7 @@ impl KeyedTable {
             key_garbage: 0,
             states: States::new(layout),
             dirty: Vec::new(),
+            frozen_bytes: 0,
             free: Vec::new(),
             round: Round::default(),
             residence: Residence::default(),
@@ -248,9 +253,15 @@ impl KeyedTable {
     pub fn freeze(&mut self, number: u64) -> Changes {
         self.keep_ended_from(number);
         let merged_below = self.residence.merged_below();
-        let mut changes = Changes::default();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        // In the order of memory, which knows what comes next: half the time of a copy in the order of the rows.
+        dirty.sort_unstable();
+        let mut changes = Changes::with_capacity(dirty.len(), dirty.len() * self.frozen_bytes);
         let mut value = Vec::new();
-        for slot in std::mem::take(&mut self.dirty) {
+        for (place, &slot) in dirty.iter().enumerate() {
+            if place % FETCHED_AHEAD == 0 {
+                self.fetch(&dirty[place..dirty.len().min(place + FETCHED_AHEAD)]);
+            }
             let index = slot as usize;
             // Twice in the list, or read back since it was put there.
             if !std::mem::take(&mut self.slots[index].dirty) {
@@ -280,6 +291,9 @@ impl KeyedTable {
                 self.release(slot);
             }
         }
+        dirty.clear();
+        self.dirty = dirty;
+        self.frozen_bytes = changes.bytes().div_ceil(changes.len().max(1));
         self.collect_key_garbage();
         changes
     }
@@ -388,6 +402,15 @@ impl KeyedTable {
             + self.alarms.queue_bytes()
             + ttl.map_or(0, |ttl| ttl.hot.queue_bytes())
             + self.states.used_bytes(slots)
+    }
+
+    /// Has the caches load what these slots have: they wait for memory once together, not each by itself.
+    fn fetch(&self, slots: &[u32]) {
+        let first = |slot: &u32| {
+            let key = self.keys.get(self.slots[*slot as usize].key_start);
+            key.copied().unwrap_or(0) ^ self.blob(*slot).first().copied().unwrap_or(0)
+        };
+        std::hint::black_box(slots.iter().map(first).fold(0, |all, byte| all ^ byte));
     }
 
     fn collect_key_garbage(&mut self) {

@@ -16,6 +16,7 @@ mod log;
 mod merge;
 mod merged;
 mod newest;
+mod overlay;
 pub mod peek;
 pub mod reader;
 pub mod replace;
@@ -75,6 +76,14 @@ pub struct Change<'a> {
 }
 
 impl Changes {
+    /// Room for so many keys and bytes, so that nothing is moved while they come.
+    pub fn with_capacity(keys: usize, bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            entries: Vec::with_capacity(keys),
+        }
+    }
+
     pub fn put(&mut self, group: u16, key: &[u8], value: &[u8]) {
         self.push(group, key, value.len() as u32);
         self.bytes.extend_from_slice(value);

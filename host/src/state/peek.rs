@@ -4,25 +4,25 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use redb::{Builder, ReadableDatabase};
+use redb::WriteTransaction;
 
-use super::FORMAT;
-use super::file::Fault;
-use super::log;
+use super::file::{Fault, RedbFile};
+use super::{FORMAT, Restored, lineage, log, overlay};
 use crate::error::StateError;
 use crate::limits::LOG_CACHE_BYTES;
 
 /// What the log of a state says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Peeked {
     pub pipeline: String,
     pub state_id: [u8; 16],
+    /// States whose decisions this one takes for its own past.
+    pub supersedes: Vec<[u8; 16]>,
     pub key_groups: u16,
-    pub incarnation: u64,
     /// The last decided checkpoint; `None` before checkpoint 0.
-    pub latest: Option<u64>,
-    /// A checkpoint that was prepared and not decided.
-    pub undecided: Option<u64>,
+    pub latest: Option<Restored>,
+    /// A checkpoint that was prepared after it and not decided.
+    pub undecided: Option<Restored>,
 }
 
 /// Reads the state in `dir`; `None` if there is none.
@@ -42,10 +42,9 @@ pub fn peek(dir: &Path) -> Result<Option<Peeked>, StateError> {
         TryLockError::WouldBlock => StateError::InUse { dir: dir.into() },
         TryLockError::Error(e) => fault(e.into()),
     })?;
-    let mut builder = Builder::new();
-    builder.set_cache_size(LOG_CACHE_BYTES);
-    let opened = builder.open_read_only(&path).map_err(|e| fault(e.into()))?;
-    let read = opened.begin_read().map_err(|e| fault(e.into()))?;
+    let never = |_: &WriteTransaction| Err(Fault("it went away while it was looked at".into()));
+    let file = RedbFile::open(&path, LOG_CACHE_BYTES, &overlay::open, never).map_err(fault)?;
+    let read = file.read().map_err(fault)?;
     let identity = log::read_identity(&read).map_err(fault)?;
     if identity.format != FORMAT {
         return Err(StateError::Format {
@@ -58,13 +57,19 @@ pub fn peek(dir: &Path) -> Result<Option<Peeked>, StateError> {
     Ok(Some(Peeked {
         pipeline: identity.pipeline,
         state_id: identity.state_id,
+        supersedes: log::supersedes(&read).map_err(fault)?,
         key_groups: identity.key_groups,
-        incarnation: log::get_number(&read, "incarnation").map_err(fault)?,
-        latest: latest.map(|(decided, _)| decided.number()),
-        undecided: log::undecided(&read)
-            .map_err(fault)?
-            .map(|open| open.number),
+        latest: latest.map(|(_, restored)| restored),
+        undecided: log::undecided(&read).map_err(fault)?,
     }))
+}
+
+/// The states whose decisions a state made anew in `dir` would take for its own past.
+pub fn supersedes(dir: &Path) -> Result<Vec<[u8; 16]>, StateError> {
+    lineage::read(dir).map_err(|cause| StateError::Unusable {
+        dir: dir.into(),
+        cause: cause.to_string(),
+    })
 }
 
 /// Keeps hosts out while the state is looked at. They wait for longer than that takes.
@@ -83,35 +88,35 @@ fn shared_lock(dir: &Path) -> Result<Option<File>, TryLockError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Meta, Prepared, Store};
+    use crate::state::{Prepared, Store};
+
+    fn checkpoint(number: u64) -> Prepared {
+        Prepared {
+            number,
+            ..Prepared::default()
+        }
+    }
 
     #[test]
     fn a_state_is_looked_at_without_a_trace() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(peek(dir.path()).unwrap(), None);
         let store = Store::open(dir.path(), "shop", 128).unwrap();
-        store
-            .commit(Prepared {
-                number: 0,
-                meta: Meta::default(),
-                ..Prepared::default()
-            })
-            .unwrap();
+        store.commit(checkpoint(0)).unwrap();
+        store.prepare(checkpoint(1)).unwrap();
         assert!(matches!(peek(dir.path()), Err(StateError::InUse { .. })));
         let id = store.state_id();
         drop(store);
+        let log = || std::fs::read(dir.path().join("log.redb")).unwrap();
+        let before = log();
         for _ in 0..2 {
             let found = peek(dir.path()).unwrap().unwrap();
-            let expected = Peeked {
-                pipeline: "shop".into(),
-                state_id: id,
-                key_groups: 128,
-                incarnation: 1,
-                latest: Some(0),
-                undecided: None,
-            };
-            assert_eq!(found, expected);
+            assert_eq!((found.pipeline.as_str(), found.key_groups), ("shop", 128));
+            assert_eq!((found.state_id, found.supersedes), (id, Vec::new()));
+            assert_eq!(found.latest.map(|r| r.number), Some(0));
+            assert_eq!(found.undecided.map(|r| r.number), Some(1));
         }
+        assert!(before == log(), "the log was written");
     }
 
     #[test]

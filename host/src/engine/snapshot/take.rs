@@ -34,6 +34,8 @@ pub struct Source {
     inside: Vec<String>,
     /// When the checkpoint was decided.
     as_of: Micros,
+    /// A checkpoint after it, of which only a start can tell whether it is true.
+    undecided: Option<u64>,
     /// Of a stopped state: keeps others out. After the view, which reads its files.
     reader: Option<Reader>,
 }
@@ -50,6 +52,10 @@ pub struct Taken {
     pub segments: u64,
     pub files: u64,
     pub bytes: u64,
+    /// A checkpoint that a stopped pipeline has prepared after this one; only a start can tell whether it is true, and it
+    /// is not in the snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<u64>,
 }
 
 /// How far a snapshot is.
@@ -94,14 +100,16 @@ impl Source {
             carried,
             inside,
             as_of,
+            undecided: None,
             reader: None,
         })
     }
 
     /// Keeps `reader` open for as long as the checkpoint is held.
-    pub fn keep(mut self, reader: Reader) -> Self {
+    pub fn keep(mut self, reader: Reader) -> Result<Self, RunError> {
+        self.undecided = reader.undecided()?;
         self.reader = Some(reader);
-        self
+        Ok(self)
     }
 
     /// Writes the snapshot into the directory `to`, which must not exist or be empty. What was written is removed again if
@@ -193,6 +201,7 @@ impl Source {
             as_of: manifest.as_of,
             keys: manifest.keys,
             segments: manifest.segments,
+            undecided: self.undecided,
         })
     }
 

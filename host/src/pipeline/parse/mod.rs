@@ -148,10 +148,7 @@ fn state_memory(r: &mut Reader) -> Option<usize> {
     let memory = r.size("state_memory")?;
     if memory.value < STATE_MEMORY_BYTES_MIN {
         r.findings
-            .error(
-                memory.span,
-                "`state_memory` is below 1MB: not even the keys of one epoch fit in it",
-            )
+            .error(memory.span, "`state_memory` is below 64KB")
             .help("it is shared by all workers and keyed steps; the default is 1GB");
     }
     Some(memory.value)

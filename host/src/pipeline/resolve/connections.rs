@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::Resolver;
-use crate::kafka::{check_mechanism, check_property};
+use crate::kafka::{check_property, check_security, is_path, security_risks};
 use crate::pipeline::plan::{Brokers, Cluster};
 use crate::pipeline::secrets;
 use crate::pipeline::spec::{Connection, Property};
@@ -94,10 +94,18 @@ impl<'s> Resolver<'s> {
                 all = None;
                 continue;
             };
-            if let Err(reason) = check_property(name, &value) {
-                self.findings.error(property.name.span, reason);
+            let checked = match check_property(name, &value) {
+                Ok(()) if is_path(name, &value) => self.file_of(property, &value),
+                Ok(()) => Some(value),
+                Err(reason) => {
+                    self.findings.error(property.name.span, reason);
+                    None
+                }
+            };
+            let Some(value) = checked else {
                 all = None;
-            }
+                continue;
+            };
             properties.insert(name.clone(), value);
         }
         all
@@ -109,14 +117,36 @@ impl<'s> Resolver<'s> {
         own: Option<Span>,
         properties: &BTreeMap<String, String>,
     ) -> Option<()> {
-        let reason = match check_mechanism(properties) {
-            Ok(()) => return Some(()),
-            Err(reason) => reason,
-        };
         let common = self.spec.kafka.as_ref().and_then(|k| k.properties.first());
         let span = own.or(common.map(|p| p.name.span)).unwrap_or_default();
-        self.findings.error(span, reason);
-        None
+        if let Err(reason) = check_security(properties) {
+            self.findings.error(span, reason);
+            return None;
+        }
+        for (name, risk) in security_risks(properties) {
+            let common = self.spec.kafka.as_ref();
+            let mut written = common.into_iter().flat_map(|k| &k.properties);
+            let place = written.find(|p| p.name.value == name);
+            let span = place.map_or(span, |p| p.name.span);
+            self.findings.warning(span, format!("{name}: {risk}"));
+        }
+        Some(())
+    }
+
+    /// The path of a property, relative to the pipeline file as all paths in it; there must be something.
+    fn file_of(&mut self, property: &Property, path: &str) -> Option<String> {
+        let file = self.spec.dir.join(path);
+        if let Err(error) = std::fs::metadata(&file) {
+            let name = &property.name.value;
+            self.findings
+                .error(
+                    property.value.span,
+                    format!("`{name}`: {}: {error}", file.display()),
+                )
+                .help("relative paths are relative to the pipeline file");
+            return None;
+        }
+        Some(file.display().to_string())
     }
 
     /// The text with its references resolved.

@@ -127,7 +127,7 @@ fn name_and_host() {
         ("name = \"p\"\n[host]\nkey_groups = «99999", &["1 to 32768"]),
         (
             "name = \"p\"\n[host]\nstate_memory = «\"10KB\"",
-            &["`state_memory` is below 1MB"],
+            &["`state_memory` is below 64KB"],
         ),
         (
             "name = \"p\"\n[host]\nstate_memory = «1000000",
@@ -223,6 +223,14 @@ fn kafka() {
         (
             "[kafka]\nbrokers = \"h:1\"\nproperties = { \"sasl.password\" = «\"${env:TIDEMILL_NO_SUCH_VARIABLE}\" }\n[sinks.s]\nfrom = \"clicks\"\nkafka = { topic = \"t\" }\n",
             &["`sasl.password`: the environment variable TIDEMILL_NO_SUCH_VARIABLE is not set"],
+        ),
+        (
+            "[kafka]\nbrokers = \"h:1\"\nproperties = { \"security.protocol\" = \"SSL\", \"ssl.ca.location\" = «\"no-such.pem\" }\n[sinks.s]\nfrom = \"clicks\"\nkafka = { topic = \"t\" }\n",
+            &["`ssl.ca.location`: /nowhere/no-such.pem: No such file"],
+        ),
+        (
+            "[kafka]\nbrokers = \"h:1\"\nproperties = { «\"ssl.ca.pem\" = \"x\" }\n[sinks.s]\nfrom = \"clicks\"\nkafka = { topic = \"t\" }\n",
+            &["ssl.ca.pem has no effect: security.protocol is PLAINTEXT"],
         ),
         (
             "[kafka]\nbrokers = \"h:1\"\nproperties = { \"sasl.password\" = «\"hunter2\" }\n",

@@ -213,10 +213,17 @@ fn secrets_are_resolved_and_not_shown() {
     std::fs::write(dir.path().join("pass"), "hunter2\n").unwrap();
     let text = VALID.replace(
         "\"client.id\" = \"p\"",
-        "\"sasl.password\" = \"${file:pass}\"",
+        "\"sasl.password\" = \"${file:pass}\", \"sasl.username\" = \"app\", \"sasl.mechanism\" = \"PLAIN\", \
+         \"security.protocol\" = \"SASL_SSL\", \"ssl.ca.location\" = \"pass\"",
     );
     let (plan, _) = planned_in(dir.path(), &text, &Overrides::default());
-    assert_eq!(clusters(&plan)[0].properties["sasl.password"], "hunter2");
+    let properties = &clusters(&plan)[0].properties;
+    assert_eq!(properties["sasl.password"], "hunter2");
+    let beside = dir.path().join("pass").display().to_string();
+    assert_eq!(
+        properties["ssl.ca.location"], beside,
+        "relative to the pipeline file"
+    );
     assert!(!format!("{plan:?}{}", describe(&plan)).contains("hunter2"));
 }
 

@@ -212,6 +212,7 @@ impl KeyedTable {
             return Ok(());
         }
         self.release_ended();
+        self.count_merged();
         if self.used_bytes() > self.residence.budget {
             self.evict();
             Ok(())
@@ -243,7 +244,6 @@ impl KeyedTable {
 
     /// The table is nearer to its budget than it may be without knowing which keys ended since the last merge.
     pub(super) fn keep_ended_from(&mut self, number: u64) {
-        self.count_merged();
         let near = self.used_bytes() > self.residence.budget / 2;
         let residence = &mut self.residence;
         if residence.store.is_some() && residence.ended_from.is_none() && near {

@@ -68,7 +68,11 @@ impl Keyed {
         if !ringing.is_empty() {
             let order = |&slot: &u32| (self.table.alarm(slot), self.table.key(slot));
             ringing.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
-            self.fire_slots(&ringing, self.watermark, out)?;
+            // They are due all the same, though the watermark that fires alarms is not there yet.
+            let last = ringing
+                .last()
+                .map_or(NO_TIME, |&slot| self.table.alarm(slot));
+            self.fire_slots(&ringing, self.watermark.max(last), out)?;
         }
         let mut forgotten = 0;
         for &(slot, at) in over {

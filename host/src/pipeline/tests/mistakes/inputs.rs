@@ -94,7 +94,7 @@ fn connectors_of_sources() {
         ),
         (
             "[sources.s]\nkafka = { topic = \"t\", on_data_loss = «\"latst\", brokers = \"h:1\" }\n",
-            &["`on_data_loss` is \"latst\"", "did you mean \"latest\"?"],
+            &["`on_data_loss` is \"latst\"; ; did you mean \"latest\"?"],
         ),
         (
             "[sources.s]\nkafka = { topic = \"t\", brokers = «\"localhost\" }\n",

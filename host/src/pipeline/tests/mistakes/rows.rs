@@ -47,16 +47,16 @@ fn only_keyed_plugins_forget() {
             &["a filter step has no `state_ttl`"],
         ),
         (
-            "[steps.a]\nfrom = \"clicks\"\nplugin = { file = \"a.wasm\" }\nstate_ttl = «\"30d\"\n",
-            &["a plugin without `key` keeps no state"],
+            "[steps.a]\nfrom = \"clicks\"\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «\"30d\"\n",
+            &["a.wasm", "a plugin without `key` keeps no state"],
         ),
         (
-            "[steps.a]\nfrom = \"clicks\"\nkey = [\"id\"]\nplugin = { file = \"a.wasm\" }\nstate_ttl = «\"10ms\"\n",
-            &["`state_ttl` is shorter than 1s"],
+            "[steps.a]\nfrom = \"clicks\"\nkey = [\"id\"]\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «\"10ms\"\n",
+            &["a.wasm", "`state_ttl` is shorter than 1s"],
         ),
         (
-            "[steps.a]\nfrom = \"clicks\"\nkey = [\"id\"]\nplugin = { file = \"a.wasm\" }\nstate_ttl = «30\n",
-            &["`state_ttl`: expected a duration"],
+            "[steps.a]\nfrom = \"clicks\"\nkey = [\"id\"]\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «30\n",
+            &["a.wasm", "`state_ttl`: expected a duration"],
         ),
     ]);
 }
