@@ -84,7 +84,7 @@ fn try_content(store: &Store) -> Result<Model, StateError> {
             found.segments.insert((step, id), bytes);
         }
     }
-    check_index(store);
+    check_index(store)?;
     if let Some(latest) = store.latest() {
         assert_eq!(latest.meta.engine, json!({ "number": latest.number }));
     }
@@ -92,14 +92,14 @@ fn try_content(store: &Store) -> Result<Model, StateError> {
 }
 
 /// The index of times and the counts say exactly what the values in `state.redb` say.
-fn check_index(store: &Store) {
-    let read = store.files.merged.read().unwrap();
+fn check_index(store: &Store) -> Result<(), StateError> {
+    let read = store.fault(store.files.merged.read())?;
     for name in store.steps() {
-        let step = store.step_id(&name).unwrap();
+        let step = store.step_id(&name)?;
         let mut expected = [Vec::new(), Vec::new()];
         let mut count = 0;
-        for row in merged::range(&read, step, 0..KEY_GROUPS).unwrap() {
-            let (key, value) = row.unwrap();
+        for row in store.fault(merged::range(&read, step, 0..KEY_GROUPS))? {
+            let (key, value) = store.fault(row.map_err(Fault::from))?;
             let key = &key.value()[merged::PREFIX..];
             let value = Value::read(value.value()).unwrap();
             expected[0].extend(value.alarm.map(|time| (time, key.to_vec())));
@@ -113,11 +113,19 @@ fn check_index(store: &Store) {
                 found.push((time, key.to_vec()));
                 true
             };
-            timers::scan(&read, (step, timer), None, i64::MAX, &mut each).unwrap();
+            store.fault(timers::scan(
+                &read,
+                (step, timer),
+                None,
+                i64::MAX,
+                &mut each,
+            ))?;
             assert_eq!(found, expected, "{timer:?} of step {name}");
         }
-        assert_eq!(merged::count(&read, step, &(0..KEY_GROUPS)).unwrap(), count);
+        let counted = store.fault(merged::count(&read, step, &(0..KEY_GROUPS)))?;
+        assert_eq!(counted, count);
     }
+    Ok(())
 }
 
 /// A random next checkpoint, and the model after it.
