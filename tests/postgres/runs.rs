@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         ("postgres_tables_that_do_not_fit_are_refused", wrong_tables),
         ("postgres_row_that_is_refused_is_named", refused_row),
         ("postgres_of_another_state_is_refused", another_state),
+        ("postgres_goes_on_with_a_restored_state", restored),
         ("postgres_that_is_away_is_waited_for", away),
         (
             "postgres_that_is_away_does_not_hold_up_a_stop",
@@ -450,4 +451,76 @@ fn certificates() {
             }
         }
     }
+}
+
+/// Rows after the snapshot come again: with a key they take the place of those there, without one they are doubled and no
+/// others are.
+fn restored() {
+    for (keyed, more) in [
+        (
+            true,
+            "table = \"bought\", key = [\"transaction_id\"], create = true",
+        ),
+        (false, "table = \"bought\", create = true"),
+    ] {
+        let dir = TempDir::new().unwrap();
+        let data = Data::write(dir.path(), 20_000, 23);
+        let database = Server::get().database();
+        let run = pipeline(
+            &data,
+            "limit = { per_second = 3000, per_epoch = 100 }",
+            more,
+        );
+        let count = || -> usize {
+            let rows = database.column("SELECT count(*)::text FROM bought");
+            rows[0].parse().unwrap()
+        };
+        let to = dir.path().join("snapshot");
+        let ours = |words: &str, more: &[&str]| {
+            let mut command = Command::new(crate::support::binary());
+            command.arg(words).arg(run.file()).args(more);
+            let output = command
+                .env("TEST_DATABASE", database.url())
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{words}: {}", said(&output));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let mut child = command(&run, &database.url()).spawn().unwrap();
+        wait(&mut child, Duration::from_millis(700));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        ours("snapshot", &[to.to_str().unwrap()]);
+        succeed_quickly(&run, &database);
+        let whole = expected(&data);
+        assert_eq!(table(&database, "bought"), whole);
+        // What the checkpoint does not cover.
+        let shown = ours("restore", &[to.to_str().unwrap(), "--replace"]);
+        assert!(shown.contains("rows of outputs above"), "{shown}");
+        let before = count();
+        succeed_quickly(&run, &database);
+        if keyed {
+            assert_eq!(table(&database, "bought"), whole);
+        } else {
+            let mut distinct = table(&database, "bought");
+            assert!(
+                count() > before && count() < 2 * whole.len(),
+                "{} of {}",
+                count(),
+                whole.len()
+            );
+            distinct.dedup();
+            assert_eq!(distinct, whole);
+        }
+        // Once more from the same snapshot: another id has written meanwhile, and it is known.
+        ours("restore", &[to.to_str().unwrap(), "--replace"]);
+        succeed_quickly(&run, &database);
+    }
+}
+
+fn succeed_quickly(run: &Pipeline, database: &Database) {
+    let mut command = command(run, &database.url());
+    command.args(["--set", "sources.transactions.limit.per_second=1000000"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
 }

@@ -119,7 +119,9 @@ fn restore(run: &Pipeline, from: &Path, more: &[&str]) -> String {
 /// Runs to the end of the input, as fast as it goes.
 fn finish(run: &Pipeline) {
     let mut command = run.command(&[]);
-    for source in ["clicks", "transactions"] {
+    let text = std::fs::read_to_string(run.file()).unwrap();
+    let has = |source: &&str| text.contains(&format!("[sources.{source}]"));
+    for source in ["clicks", "transactions"].into_iter().filter(has) {
         command.args([
             "--set",
             &format!("sources.{source}.limit.per_second=1000000"),

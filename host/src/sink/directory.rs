@@ -187,3 +187,21 @@ impl DueAt {
         at != Micros::MAX && now() >= at
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_no_rename_leads_from_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let (hidden, visible) = (dir.path().join("a.open"), dir.path().join("a.jsonl"));
+        // Also over what a crash between copy and removal has left.
+        for _ in 0..2 {
+            fs::write(&hidden, "rows").unwrap();
+            copy(&hidden, &visible).unwrap();
+            assert_eq!(entries(dir.path()).unwrap(), ["a.jsonl"]);
+            assert_eq!(fs::read_to_string(&visible).unwrap(), "rows");
+        }
+    }
+}

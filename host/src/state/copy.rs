@@ -26,7 +26,8 @@ const LOG_TABLES: [&str; 7] = [
     "dropped",
     "meta",
 ];
-const MERGED_TABLES: [&str; 3] = ["meta", "state", "segments"];
+/// `timers` and `counts` follow from the keys: writing these makes them.
+const MERGED_TABLES: [&str; 5] = ["meta", "state", "segments", "timers", "counts"];
 
 /// How much was copied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -29,6 +29,8 @@ impl Reader {
     /// # Errors
     /// As [`Store::open`].
     pub fn open(dir: &Path, pipeline: &str) -> Result<Option<Self>, StateError> {
+        // Between two states there may be no log for a moment.
+        replace::refuse_unfinished(dir)?;
         if !Store::exists(dir) {
             return Ok(None);
         }

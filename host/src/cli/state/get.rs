@@ -48,8 +48,12 @@ fn describe(found: &Found) -> String {
         Some(alarm) => format!("\n  alarm  {alarm}"),
         None => String::new(),
     };
+    let forgotten = match &found.entry.kept.forgotten {
+        Some(at) => format!("\n  forgotten at {at}"),
+        None => String::new(),
+    };
     format!(
-        "{}, checkpoint {}\n  key    {} ({}){alarm}\n  state  {}",
+        "{}, checkpoint {}\n  key    {} ({}){alarm}{forgotten}\n  state  {}",
         terminal::escape(&found.step),
         found.checkpoint,
         key.join(", "),

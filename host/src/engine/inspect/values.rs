@@ -7,19 +7,21 @@ use serde_json::{Map, Value, json};
 
 use super::message_pack;
 use crate::format::timestamp;
+use crate::state::value::Value as Stored;
 use crate::time::Micros;
 
-const HAS_STATE: u8 = 1;
-const HAS_ALARM: u8 = 2;
 /// Start, last row and length of the partial results in front of each session.
 const SESSION_HEADER: usize = 8 + 8 + 4;
 
 /// What is kept of a key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     /// When the key wants to be called again, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm: Option<String>,
+    /// When it is forgotten unless it is touched before, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<String>,
     /// Depends on the step: of a plugin with MessagePack its document; with a fixed layout each 64-bit word as integer and
     /// float, for a plugin does not say which it is; `{ "bytes": base64 }` where it cannot be told.
     pub state: Value,
@@ -27,43 +29,40 @@ pub struct Kept {
 
 /// The value of a key of a step with this signature.
 pub fn read(signature: &Value, value: &[u8]) -> Kept {
-    let unknown = || Kept {
-        alarm: None,
-        state: raw(value),
-    };
-    let Some((&flags, mut rest)) = value.split_first() else {
-        return unknown();
-    };
-    if flags & !(HAS_STATE | HAS_ALARM) != 0 {
-        return unknown();
-    }
-    let mut alarm = None;
-    if flags & HAS_ALARM != 0 {
-        let Some((time, after)) = rest.split_first_chunk() else {
-            return unknown();
+    let Ok(stored) = Stored::read(value) else {
+        return Kept {
+            state: raw(value),
+            ..Kept::default()
         };
-        alarm = Some(timestamp::show(i64::from_le_bytes(*time)));
-        rest = after;
-    }
-    let state = match flags & HAS_STATE != 0 {
-        true => state(signature, rest).unwrap_or_else(|| raw(rest)),
-        false => Value::Null,
     };
-    Kept { alarm, state }
+    let state = stored
+        .state
+        .map(|bytes| state(signature, bytes).unwrap_or_else(|| raw(bytes)));
+    Kept {
+        alarm: stored.alarm.map(timestamp::show),
+        forgotten: stored.expiry.map(|expiry| timestamp::show(expiry.at)),
+        state: state.unwrap_or_default(),
+    }
 }
 
 /// A note on a window whose result was given: `window end | key`, and how often it was given anew.
 pub fn correction(key: &[u8], value: &[u8]) -> Kept {
     let end = key.split_first_chunk::<8>();
     let end = end.map(|(end, _)| (u64::from_be_bytes(*end) ^ (1 << 63)) as Micros);
-    let revision = value.try_into().ok().map(u64::from_le_bytes);
+    let stored = Stored::read(value).ok().and_then(|stored| stored.state);
+    let revision = stored
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u64::from_le_bytes);
     let state = match (end, revision) {
         (Some(end), Some(revision)) => {
             json!({ "window_end": timestamp::show(end), "revision": revision })
         }
         _ => raw(value),
     };
-    Kept { alarm: None, state }
+    Kept {
+        state,
+        ..Kept::default()
+    }
 }
 
 fn state(signature: &Value, bytes: &[u8]) -> Option<Value> {
@@ -200,7 +199,7 @@ mod tests {
             &[1, b'u', 0, 0],
         ]
         .concat();
-        let kept = correction(&key, &2_u64.to_le_bytes());
+        let kept = correction(&key, &value(1, &[&2_u64.to_le_bytes()]));
         assert_eq!(
             kept.state,
             json!({ "window_end": "1970-01-01T00:00:00Z", "revision": 2 })

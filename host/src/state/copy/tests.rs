@@ -40,7 +40,9 @@ fn commit(store: &Store, rng: &mut StdRng, steps: &[u16]) {
         for key in 0..200u16 {
             let (group, key) = (key % KEY_GROUPS, key.to_be_bytes());
             match rng.random_range(0..4) {
-                0 => delta.changes.put(group, &key, &[rng.random(); 9]),
+                0 => delta
+                    .changes
+                    .put(group, &key, &[1, rng.random(), rng.random()]),
                 1 => delta.changes.delete(group, &key),
                 _ => {}
             }
