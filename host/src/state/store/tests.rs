@@ -84,7 +84,7 @@ fn try_content(store: &Store) -> Result<Model, StateError> {
             found.segments.insert((step, id), bytes);
         }
     }
-    check_index(store)?;
+    store.fault(check_index(store))?;
     if let Some(latest) = store.latest() {
         assert_eq!(latest.meta.engine, json!({ "number": latest.number }));
     }
@@ -92,14 +92,13 @@ fn try_content(store: &Store) -> Result<Model, StateError> {
 }
 
 /// The index of times and the counts say exactly what the values in `state.redb` say.
-fn check_index(store: &Store) -> Result<(), StateError> {
-    let read = store.fault(store.files.merged.read())?;
-    for name in store.steps() {
-        let step = store.step_id(&name)?;
+fn check_index(store: &Store) -> Result<(), Fault> {
+    let read = store.files.merged.read()?;
+    for (name, step) in &lock(&store.names).by_name {
         let mut expected = [Vec::new(), Vec::new()];
         let mut count = 0;
-        for row in store.fault(merged::range(&read, step, 0..KEY_GROUPS))? {
-            let (key, value) = store.fault(row.map_err(Fault::from))?;
+        for row in merged::range(&read, *step, 0..KEY_GROUPS)? {
+            let (key, value) = row?;
             let key = &key.value()[merged::PREFIX..];
             let value = Value::read(value.value()).unwrap();
             expected[0].extend(value.alarm.map(|time| (time, key.to_vec())));
@@ -109,21 +108,15 @@ fn check_index(store: &Store) -> Result<(), StateError> {
         for (timer, mut expected) in [Timer::Alarm, Timer::Expiry].into_iter().zip(expected) {
             expected.sort();
             let mut found = Vec::new();
-            let mut each = |time, _, key: &[u8]| {
+            let mut each = |time, key: &[u8]| {
                 found.push((time, key.to_vec()));
                 true
             };
-            store.fault(timers::scan(
-                &read,
-                (step, timer),
-                None,
-                i64::MAX,
-                &mut each,
-            ))?;
-            assert_eq!(found, expected, "{timer:?} of step {name}");
+            let groups = &mut (0..KEY_GROUPS);
+            timers::scan(&read, (*step, timer), groups, (None, i64::MAX), &mut each)?;
+            assert_eq!(found, expected, "{timer:?} of {name}");
         }
-        let counted = store.fault(merged::count(&read, step, &(0..KEY_GROUPS)))?;
-        assert_eq!(counted, count);
+        assert_eq!(merged::count(&read, *step, &(0..KEY_GROUPS))?, count);
     }
     Ok(())
 }
