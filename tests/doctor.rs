@@ -150,11 +150,15 @@ fn state() {
         "{failures:?}"
     );
 
-    std::fs::write(pipeline.dir.path().join("state/log.redb"), "rubbish").expect("ours");
+    std::fs::write(
+        pipeline.dir.path().join("state/log.redb"),
+        "rubbish, and no log",
+    )
+    .expect("ours");
     let (code, out, _) = doctor(&pipeline, &["--json"]);
     assert_eq!(code, Some(1));
     assert!(
-        findings(&out, "failure")[0].contains("Not a redb database"),
+        findings(&out, "failure")[0].contains("was not written by tidemill"),
         "{out}"
     );
 }

@@ -101,8 +101,8 @@ pub const MERGE_UNMERGED_BYTES_MAX: u64 = 128 << 20;
 pub const MERGE_UNMERGED_KEYS_MAX: u64 = 512 << 10;
 /// ... or checkpoints.
 pub const MERGE_CHECKPOINTS_MAX: u64 = 512;
-/// One transaction of a merge; each key may change a page of 4 KiB, one with an alarm three.
-pub const MERGE_SLICE_KEYS: usize = 12 << 10;
+/// One transaction of a merge; each key may change a page of 4 KiB, and the times of a key group have some thousand.
+pub const MERGE_SLICE_KEYS: usize = 10 << 10;
 pub const MERGE_SLICE_BYTES: usize = 16 << 20;
 /// Keyed state that stays in memory, over all steps and workers, unless `[host] state_memory` says otherwise.
 pub const STATE_MEMORY_BYTES_DEFAULT: usize = 1 << 30;

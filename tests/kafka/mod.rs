@@ -41,6 +41,7 @@ pub fn trials() -> Vec<Trial> {
         failover::tests(),
         proxied::tests(),
         cluster::tests(),
+        security::tests(),
         doctor::tests(),
         security::tests(),
     ]

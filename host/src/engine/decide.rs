@@ -42,7 +42,7 @@ pub fn open(
     // A topic that should be there and is not is no reason to make a new one: `verdict` tells.
     producer.ensure_topic(stop)?;
     // Whoever writes these decisions may be alive and right: it is not shut out by a stranger.
-    if let Some(decision) = producer.last_decision(stop)? {
+    if let Some(decision) = producer.visible_decision(stop)? {
         lineage(&disk, &decision).map_err(|why| refused(plan, &producer, &why))?;
     }
     producer.fence(stop)?;

@@ -155,11 +155,29 @@ impl Decisions {
 
     /// The last decision. Waits while a transaction on the topic is open.
     pub(super) fn last(&self, stop: &dyn Fn() -> bool) -> Result<Option<Decision>, ConnectorError> {
-        let uncommitted = self.consumer("read_uncommitted")?;
+        self.last_before_end("read_uncommitted", stop)
+    }
+
+    /// The last decision before whatever transaction is open: a predecessor that died may have left one, and nobody but
+    /// who fences it ends it before its timeout.
+    pub(super) fn last_visible(
+        &self,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Decision>, ConnectorError> {
+        self.last_before_end("read_committed", stop)
+    }
+
+    /// The last decision before the topic's end as a reader of that isolation finds it.
+    fn last_before_end(
+        &self,
+        isolation: &str,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Decision>, ConnectorError> {
+        let asking = self.consumer(isolation)?;
         // All partitions of the topic, so that one that was just created is waited for.
-        admin::topic(&uncommitted, &self.link, &self.topic, stop)?;
-        let (low, high) = admin::ask(&uncommitted, &self.link, stop, |timeout| {
-            uncommitted
+        admin::topic(&asking, &self.link, &self.topic, stop)?;
+        let (low, high) = admin::ask(&asking, &self.link, stop, |timeout| {
+            asking
                 .client()
                 .fetch_watermarks(&self.topic, PARTITION, timeout)
         })?;

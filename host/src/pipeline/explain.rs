@@ -159,6 +159,13 @@ fn step_entries(out: &mut String, plan: &Plan, index: usize, step: &Step) {
     entry(out, "columns", &operators::read(plan, step));
     entry(out, "rows move", &exchange(plan, step));
     entry(out, "keeps", &operators::state(step));
+    if step.operator.has_hot_table() {
+        let text = format!(
+            "up to {} KB on each worker; keys that were not used lately leave it and are read back from disk",
+            plan.memory_of_table() >> 10
+        );
+        entry(out, "in memory", &text);
+    }
     let top = ranking(plan, index);
     if let Some(top) = top {
         let text = format!(

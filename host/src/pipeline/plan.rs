@@ -357,7 +357,7 @@ pub enum Operator {
 
 impl Operator {
     /// Whether the step keeps a value a key that can be evicted and read back.
-    fn has_hot_table(&self) -> bool {
+    pub fn has_hot_table(&self) -> bool {
         match self {
             Self::Plugin(plugin) => plugin.component.kind() == Kind::Keyed,
             Self::Window(window) => matches!(window.kind, WindowKind::Session(_)),

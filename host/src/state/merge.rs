@@ -13,7 +13,7 @@ use super::file::Fault;
 use super::log::{self, Decided, Log};
 use super::merged::{self, Merged};
 use super::newest::Newest;
-use super::{Changes, segments, timers};
+use super::{Changes, segments};
 use crate::limits::{
     MERGE_CHECKPOINTS_MAX, MERGE_KEYS_MIN, MERGE_SLICE_BYTES, MERGE_SLICE_KEYS,
     MERGE_UNMERGED_BYTES_MAX, MERGE_UNMERGED_KEYS_MAX,
@@ -200,11 +200,7 @@ impl Files {
 /// The next changes, as many as one transaction takes without writing a page twice.
 fn next_slice(newest: &mut Newest) -> Result<Changes, Fault> {
     let mut slice = Changes::default();
-    // Pages that it may change: the leaf of each key and, where a time may move, two of the index.
-    let mut pages = 0;
-    while pages < MERGE_SLICE_KEYS && slice.bytes() < MERGE_SLICE_BYTES && newest.advance()? {
-        let timed = newest.value().is_none_or(timers::may_have_times);
-        pages += if timed { 3 } else { 1 };
+    while slice.len() < MERGE_SLICE_KEYS && slice.bytes() < MERGE_SLICE_BYTES && newest.advance()? {
         let (group, key) = newest.key().split_at(2);
         let group = u16::from_be_bytes([group[0], group[1]]);
         match newest.value() {

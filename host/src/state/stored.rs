@@ -5,14 +5,15 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::file::Fault;
+use super::merge::lock;
 use super::merged;
 use super::newest::Newest;
 use super::store::Store;
-use super::timers;
 pub use super::timers::Timer;
+use super::timers::{self, Upcoming};
 use crate::time::Micros;
 
 /// Takes a key and its newest change (`None`: it ended); an `Err` ends the reading.
@@ -60,6 +61,8 @@ struct StepKeys {
     store: Arc<Store>,
     step: u16,
     groups: Range<u16>,
+    /// By kind.
+    upcoming: [Mutex<Upcoming>; 2],
 }
 
 impl Store {
@@ -69,6 +72,7 @@ impl Store {
             store: self.clone(),
             step,
             groups,
+            upcoming: Default::default(),
         })
     }
 }
@@ -157,22 +161,37 @@ impl StoredKeys for StepKeys {
         max: usize,
         each: &mut dyn FnMut(Micros, &[u8]),
     ) -> Result<bool, String> {
-        let mut left = max;
-        let mut mine = |time, group: u16, key: &[u8]| {
-            if self.groups.contains(&group) {
-                if left == 0 {
-                    return false;
-                }
+        // Before the transaction begins: what is merged meanwhile is looked at again.
+        let merged_below = self.merged_below();
+        let mut upcoming = lock(&self.upcoming[timer as usize]);
+        upcoming.refresh(&self.groups, merged_below, after);
+        let due = upcoming.due(&self.groups, until);
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let (mut left, mut more) = (max, false);
+        let mut some = |time, key: &[u8]| {
+            more = left == 0;
+            if !more {
                 left -= 1;
                 each(time, key);
             }
-            true
+            !more
         };
         let mut scan = || {
             let tx = self.store.files().merged.read()?;
-            timers::scan(&tx, (self.step, timer), after, until, &mut mine)
+            let kind = (self.step, timer);
+            timers::scan(
+                &tx,
+                kind,
+                &mut due.iter().copied(),
+                (after, until),
+                &mut some,
+            )
         };
-        self.told(scan())
+        let nexts = self.told(scan())?;
+        upcoming.learn(&self.groups, nexts);
+        Ok(more)
     }
 
     fn count(&self) -> Result<u64, String> {

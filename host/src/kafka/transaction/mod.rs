@@ -148,6 +148,14 @@ impl TransactionalProducer {
         self.decisions.last(stop)
     }
 
+    /// The last decision that can be seen now, without waiting for a transaction that is open.
+    pub fn visible_decision(
+        &self,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Decision>, ConnectorError> {
+        self.decisions.last_visible(stop)
+    }
+
     /// Fails if there is no such topic. A broker that is away for the moment is not asked for long.
     pub(super) fn check_topic(&self, who: &str, topic: &str) -> Result<(), ConnectorError> {
         let hosts = connection::hosts(&self.cluster);

@@ -112,6 +112,7 @@ fn an_explanation_of_each_step() {
         "watermark the lowest of: the newest row of clicks - 15m; the newest row of buys - 11m;",
         "until the watermark is 30m past its last row",
         "keeps for each key the time of the row that passed, until the watermark is 1h past it",
+        "in memory up to 262144 KB on each worker; keys that were not used lately leave it",
         ".late rows below the watermark: what they repeat may be forgotten; read by nothing, only counted",
         "sink all: console, 20 rows writes revenue, total, visits, once",
     ] {

@@ -16,6 +16,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::super::Changes;
+use super::super::timers::{self, Timer};
 use super::super::value::{Expiry, Value};
 use super::*;
 
@@ -83,10 +84,41 @@ fn try_content(store: &Store) -> Result<Model, StateError> {
             found.segments.insert((step, id), bytes);
         }
     }
+    store.fault(check_index(store))?;
     if let Some(latest) = store.latest() {
         assert_eq!(latest.meta.engine, json!({ "number": latest.number }));
     }
     Ok(found)
+}
+
+/// The index of times and the counts say exactly what the values in `state.redb` say.
+fn check_index(store: &Store) -> Result<(), Fault> {
+    let read = store.files.merged.read()?;
+    for (name, step) in &lock(&store.names).by_name {
+        let mut expected = [Vec::new(), Vec::new()];
+        let mut count = 0;
+        for row in merged::range(&read, *step, 0..KEY_GROUPS)? {
+            let (key, value) = row?;
+            let key = &key.value()[merged::PREFIX..];
+            let value = Value::read(value.value()).unwrap();
+            expected[0].extend(value.alarm.map(|time| (time, key.to_vec())));
+            expected[1].extend(value.expiry.map(|e| (e.indexed(), key.to_vec())));
+            count += 1;
+        }
+        for (timer, mut expected) in [Timer::Alarm, Timer::Expiry].into_iter().zip(expected) {
+            expected.sort();
+            let mut found = Vec::new();
+            let mut each = |time, key: &[u8]| {
+                found.push((time, key.to_vec()));
+                true
+            };
+            let groups = &mut (0..KEY_GROUPS);
+            timers::scan(&read, (*step, timer), groups, (None, i64::MAX), &mut each)?;
+            assert_eq!(found, expected, "{timer:?} of {name}");
+        }
+        assert_eq!(merged::count(&read, *step, &(0..KEY_GROUPS))?, count);
+    }
+    Ok(())
 }
 
 /// A random next checkpoint, and the model after it.
@@ -130,7 +162,9 @@ fn next_changes(rng: &mut StdRng, step: u16, worker: u16, after: &mut Model) -> 
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..rng.random_range(0..30) {
         let group = worker + WORKERS * rng.random_range(0..KEY_GROUPS / WORKERS);
-        let key = vec![b'k'; rng.random_range(0..6)];
+        // A key is in one group alone.
+        let mut key = vec![b'k'; rng.random_range(0..6)];
+        key.push(group as u8);
         if !seen.insert((group, key.clone())) {
             continue;
         }

@@ -51,11 +51,11 @@ fn only_keyed_plugins_forget() {
             &["a.wasm", "a plugin without `key` keeps no state"],
         ),
         (
-            "[steps.a]\nfrom = \"clicks\"\nkey = [\"id\"]\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «\"10ms\"\n",
+            "[steps.a]\nfrom = \"clicks\"\nkey = [\"user\"]\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «\"10ms\"\n",
             &["a.wasm", "`state_ttl` is shorter than 1s"],
         ),
         (
-            "[steps.a]\nfrom = \"clicks\"\nkey = [\"id\"]\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «30\n",
+            "[steps.a]\nfrom = \"clicks\"\nkey = [\"user\"]\nplugin = { file = «\"a.wasm\" }\nstate_ttl = «30\n",
             &["a.wasm", "`state_ttl`: expected a duration"],
         ),
     ]);
