@@ -26,6 +26,10 @@ pub fn tests() -> Vec<Test> {
             truncated_while_running,
         ),
         (
+            "kafka_input_cut_off_that_has_grown_again_stops",
+            cut_off_and_grown,
+        ),
+        (
             "kafka_a_topic_created_anew_is_not_read_at_old_offsets",
             created_anew_while_stopped,
         ),
@@ -226,6 +230,38 @@ fn truncated_while_running() {
     );
     terminate(&mut host);
     assert_eq!(values(&run), (0..10).chain(15..20).collect::<Vec<_>>());
+}
+
+/// A broker that loses its last records, as after a power cut, and has others in their place when the host looks again: the
+/// offsets alone would tell nothing.
+fn cut_off_and_grown() {
+    let broker = Broker::start().unwrap_or_else(|reason| panic!("{reason}"));
+    let topic = broker.topic("cut-off", 1);
+    write(&broker, &topic, 0, 0..10);
+    write(&broker, &topic, 0, 10..20);
+    let run = pipeline(&broker, &format!("topic = \"{topic}\""));
+    let mut host = start(&run, &[]);
+    until_rows(&run, 20);
+    until(&run, |status| status["sources"][0]["lag"] == 0);
+    signal(&host, libc::SIGSTOP);
+    broker.kill();
+    broker.cut_log(&topic, 0);
+    broker.up();
+    write(&broker, &topic, 0, 100..130);
+    signal(&host, libc::SIGCONT);
+    let status = wait(&mut host, PATIENCE).expect("the host ends");
+    let said = said(&run);
+    assert_eq!(status.code(), Some(1), "{said}");
+    for part in [
+        topic.as_str(),
+        "offset 20, where reading goes on",
+        "Kafka has lost records that were read, and may have others in their place",
+        "on_data_loss",
+    ] {
+        assert!(said.contains(part), "{said:?} lacks {part:?}");
+    }
+    let rows = values(&run);
+    assert_eq!(rows, (0..20).collect::<Vec<_>>(), "none of the others");
 }
 
 fn signal(host: &Child, signal: i32) {

@@ -238,6 +238,17 @@ allow.everyone.if.no.acl.found=true
         self.node().kill();
     }
 
+    /// Takes the end of the last record off the log of a partition, whose broker must not run.
+    pub fn cut_log(&self, topic: &str, partition: i32) {
+        let dir = self.node().dir().join("data");
+        let log = dir.join(format!("{topic}-{partition}/00000000000000000000.log"));
+        let file = std::fs::File::options().write(true).open(&log);
+        let file = file.unwrap_or_else(|e| panic!("{}: {e}", log.display()));
+        let length = file.metadata().expect("a size").len();
+        file.set_len(length.checked_sub(1).expect("a record"))
+            .expect("a shorter log");
+    }
+
     fn node(&self) -> &Node {
         let own = self.own.as_ref();
         let own = own.expect("only a broker of the test's own is started and stopped");

@@ -144,7 +144,7 @@ fn kills() {
     swap(&scene, &versions[0]);
     let begun = Instant::now();
     swap(&scene, &versions[1]);
-    let takes = begun.elapsed();
+    let mut decided_after = begun.elapsed().as_micros() as u64;
     let mut stood = 0;
     for _ in 0..KILLS {
         let now = in_force(&ask(&scene, &["plugin", "history"], &[STEP]));
@@ -152,8 +152,8 @@ fn kills() {
         let mut asking = command(&scene, &["plugin", "swap"], &[STEP, new.file()]);
         let quiet = asking.stdout(Stdio::null()).stderr(Stdio::null());
         let mut asking = quiet.spawn().unwrap();
-        // What is awaited is the moment itself: anywhere in a swap, or just after.
-        let moment = rng.random_range(0..takes.as_micros() as u64 * 5 / 4);
+        // What is awaited is the moment itself: anywhere in a swap, the more often the closer to its decision.
+        let moment = rng.random_range(decided_after / 4..decided_after * 7 / 4);
         std::thread::sleep(Duration::from_micros(moment));
         assert!(!host.has_ended(), "seed {seed}: the host ended by itself");
         host.kill();
@@ -163,7 +163,12 @@ fn kills() {
         let history = ask(&scene, &["plugin", "history"], &[STEP]);
         let what = format!("seed {seed}, killed {moment} us after a swap was asked for");
         assert_history(&history, &decisions(&scene), &what);
-        stood += usize::from(in_force(&history) == new.digest);
+        let stands = in_force(&history) == new.digest;
+        stood += usize::from(stands);
+        decided_after = match stands {
+            true => decided_after * 3 / 4,
+            false => decided_after * 4 / 3,
+        };
     }
     host.kill();
     finish(&scene);
