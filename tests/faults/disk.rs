@@ -9,6 +9,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tempfile::TempDir;
 
 use super::{Subject, ended, needing, strace};
 use crate::crash::wait;
@@ -112,29 +113,37 @@ fn bit_flips() {
     killed.assert_clean(&format!("without a flip, seed {seed}"));
 }
 
-/// The files of a directory as they were. Put back they are the same files: a sink knows its own.
+/// The files of a directory as they were. Put back they are the same files, not copies: a sink knows its own.
 struct Saved {
     dir: PathBuf,
+    /// The files under a second name each, so that they stay while the first one goes.
+    kept: TempDir,
     files: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Saved {
     fn of(dir: &Path) -> Self {
-        let read = |path: PathBuf| (path.clone(), std::fs::read(path).unwrap());
+        let kept = tempfile::tempdir_in(dir.parent().unwrap()).unwrap();
+        let keep = |(number, path): (usize, PathBuf)| {
+            std::fs::hard_link(&path, kept.path().join(number.to_string())).unwrap();
+            (path.clone(), std::fs::read(path).unwrap())
+        };
+        let mut found = files(dir);
+        found.sort();
         Self {
             dir: dir.to_owned(),
-            files: files(dir).into_iter().map(read).collect(),
+            files: found.into_iter().enumerate().map(keep).collect(),
+            kept,
         }
     }
 
     fn restore(&self) {
-        for new in files(&self.dir) {
-            if !self.files.contains_key(&new) {
-                std::fs::remove_file(new).unwrap();
-            }
+        for path in files(&self.dir) {
+            std::fs::remove_file(path).unwrap();
         }
-        for (path, bytes) in &self.files {
+        for (number, (path, bytes)) in self.files.iter().enumerate() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::hard_link(self.kept.path().join(number.to_string()), path).unwrap();
             std::fs::write(path, bytes).unwrap();
         }
     }

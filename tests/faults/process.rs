@@ -1,6 +1,7 @@
 //! Rows 4, 43 and 45: a thread that panics, a process that the system ends, and one that is asked to end.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -107,10 +108,17 @@ fn killed_for_its_memory() {
     let subject = Subject::new(40_000, 3_000, 43);
     for round in 0..2 {
         let group = Group::new(&format!("tidemill-test-{}-{round}", std::process::id()));
-        let mut child = loaded(&subject, group.within(&subject.endless()));
-        group.squeeze();
-        let status = wait(&mut child, PATIENCE).expect("it is killed");
-        assert_eq!(status.code(), None, "{status}");
+        let mut child = loaded(&subject, group.within(&subject.endless(), 1_000));
+        group.limit(16 << 20);
+        // Somebody else who takes all there is; the host is the first to be ended for it.
+        let mut greedy = Command::new("tail");
+        greedy.arg("/dev/zero");
+        let mut greedy = spawn_bound(group.within(&greedy, 0)).unwrap();
+        let status = wait(&mut child, PATIENCE);
+        greedy.kill().unwrap();
+        greedy.wait().unwrap();
+        let status = status.expect("it is killed");
+        assert_eq!(status.signal(), Some(libc::SIGKILL), "{status}");
     }
     subject.assert_clean("after two kills for memory");
 }
@@ -158,6 +166,7 @@ struct Group {
 
 const ROOTS: [&str; 2] = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
 const LIMITS: [&str; 2] = ["memory.limit_in_bytes", "memory.max"];
+const USED: [&str; 2] = ["memory.usage_in_bytes", "memory.current"];
 
 impl Group {
     /// Whether there can be one; `Err` says why not and what to do.
@@ -188,11 +197,13 @@ impl Group {
         files.into_iter().find(|file| file.exists())
     }
 
-    /// The command, started as a member.
-    fn within(&self, command: &Command) -> Command {
+    /// The command, started as a member; the one with the highest `score` is ended first.
+    fn within(&self, command: &Command, score: u32) -> Command {
+        let join =
+            format!("echo {score} > /proc/self/oom_score_adj && echo $$ > \"$0\" && exec \"$@\"");
         let mut member = Command::new("sh");
         member
-            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .args(["-c", &join])
             .arg(self.dir.join("cgroup.procs"))
             .arg(command.get_program())
             .args(command.get_args())
@@ -202,24 +213,14 @@ impl Group {
         member
     }
 
-    /// Leaves its members no memory beyond what they cannot do without.
-    fn squeeze(&self) {
+    /// Leaves its members so many bytes more than they have now.
+    fn limit(&self, more: u64) {
+        let used = USED
+            .iter()
+            .find_map(|file| fs::read_to_string(self.dir.join(file)).ok());
+        let used: u64 = used.expect("a count").trim().parse().unwrap();
         let file = self.limit_file().expect("it was there");
-        let usage = self.dir.join("memory.usage_in_bytes");
-        if !usage.exists() {
-            // The newer version kills on its own account.
-            fs::write(&file, "8M").unwrap();
-            return;
-        }
-        let used = || {
-            fs::read_to_string(&usage)
-                .unwrap()
-                .trim()
-                .parse::<u64>()
-                .unwrap()
-        };
-        // The older one takes a limit only as long as it can free what is above.
-        while used() > 4 << 20 && fs::write(&file, (used() / 20 * 19).to_string()).is_ok() {}
+        fs::write(&file, (used + more).to_string()).unwrap();
     }
 }
 

@@ -27,11 +27,17 @@ fn is_of_start(point: &str) -> bool {
     point.starts_with("start-")
 }
 
+fn is_of_checkpoint(point: &str) -> bool {
+    !["start-", "snapshot-", "restore-"]
+        .iter()
+        .any(|other| point.starts_with(other))
+}
+
 /// At the n-th pass of each point of a checkpoint, then at a point of the start that follows, then to the end.
 fn every_step() {
     let starts: Vec<&str> = POINTS.iter().copied().filter(|p| is_of_start(p)).collect();
     let mut crashed = 0;
-    for (at, point) in POINTS.iter().filter(|p| !is_of_start(p)).enumerate() {
+    for (at, point) in POINTS.iter().filter(|p| is_of_checkpoint(p)).enumerate() {
         for round in 0..rounds() {
             let scene = Scene::new(broker(), 2_400);
             scene.write_plain();

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use rdkafka::Message;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, TopicPartitionList};
 use serde::Deserialize;
@@ -48,6 +48,8 @@ pub(super) struct Instance {
 struct Told {
     link: Arc<Link>,
     failed: Mutex<Option<NotWritten>>,
+    /// Records handed over and not acknowledged.
+    outstanding: AtomicU64,
     /// Connections lost, requests timed out.
     errors: AtomicU64,
     statistics: Mutex<Statistics>,
@@ -76,6 +78,7 @@ impl Instance {
         let told = Arc::new(Told {
             link: link.clone(),
             failed: Mutex::default(),
+            outstanding: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             statistics: Mutex::default(),
             news: Condvar::new(),
@@ -128,12 +131,25 @@ impl Instance {
 
     pub(super) fn send_one(
         &self,
-        mut record: BaseRecord<'_, [u8], [u8]>,
+        record: BaseRecord<'_, [u8], [u8]>,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), ConnectorError> {
         if !self.has_begun.swap(true, Ordering::Relaxed) {
             *lock(&self.began) = Some((Instant::now(), SystemTime::now()));
         }
+        self.told.outstanding.fetch_add(1, Ordering::Relaxed);
+        let sent = self.hand_over(record, stop);
+        if sent.is_err() {
+            self.told.outstanding.fetch_sub(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    fn hand_over(
+        &self,
+        mut record: BaseRecord<'_, [u8], [u8]>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), ConnectorError> {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -152,13 +168,18 @@ impl Instance {
 
     /// Returns when every record is acknowledged.
     pub(super) fn flush(&self, stop: &dyn Fn() -> bool) -> Result<(), ConnectorError> {
-        while self.producer.in_flight_count() > 0 {
+        while self.told.outstanding.load(Ordering::Acquire) > 0 {
             self.check()?;
             if stop() {
                 return Err(self.told.link.stopped());
             }
-            // A time-out is no error: it is looked again.
-            let _ = self.producer.flush(LOOK_AGAIN);
+            // Only says that nothing is to linger: waiting in it would last to the end of its time-out.
+            let _ = self.producer.flush(Duration::ZERO);
+            let statistics = lock(&self.told.statistics);
+            if self.told.outstanding.load(Ordering::Acquire) > 0 {
+                let waited = self.told.news.wait_timeout(statistics, LOOK_AGAIN);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+            }
         }
         self.check()
     }
@@ -380,10 +401,21 @@ impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let Err((error, message)) = result else {
+        if let Err((error, message)) = result {
+            self.0.not_written(error, message);
+        } else {
             self.0.link.seen();
-            return;
-        };
+        }
+        if self.0.outstanding.fetch_sub(1, Ordering::Release) == 1 {
+            // With the lock: who waits has either seen the count or hears this.
+            let _waiting = lock(&self.0.statistics);
+            self.0.news.notify_all();
+        }
+    }
+}
+
+impl Told {
+    fn not_written(&self, error: &KafkaError, message: &BorrowedMessage<'_>) {
         let cause = format!(
             "a record was not written to {} partition {}: {}",
             message.topic(),
@@ -391,7 +423,7 @@ impl ProducerContext for Context {
             cause(error)
         );
         let for_good = error.rdkafka_error_code().is_some_and(is_for_good);
-        let mut failed = lock(&self.0.failed);
+        let mut failed = lock(&self.failed);
         // One that ends for good says more than those that were given up with it.
         if failed.as_ref().is_none_or(|f| for_good && !f.for_good) {
             *failed = Some(NotWritten { cause, for_good });
