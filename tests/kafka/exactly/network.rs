@@ -79,7 +79,7 @@ fn late_commit() {
     held.wait_for_hits(1);
     // The client has given it up and committed by another connection or another producer.
     let before = proxy.count(ApiKey::EndTxn, Direction::Request).passed;
-    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 3);
+    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 2);
     held.release();
     let status = host.wait().unwrap();
     assert!(status.success());
@@ -93,7 +93,7 @@ fn late_offsets() {
     let mut host = scene.command(&["--until-end"]).spawn().unwrap();
     held.wait_for_hits(1);
     let before = proxy.count(ApiKey::EndTxn, Direction::Request).passed;
-    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 3);
+    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 2);
     held.release();
     assert!(host.wait().unwrap().success());
     scene.assert_exact("offsets that came late");
@@ -117,7 +117,7 @@ fn hanging_coordinator() {
 
 fn broker_restart() {
     let (broker, proxy) = behind();
-    let scene = scene(&broker, 9_000, "");
+    let scene = scene(&broker, 24_000, "");
     let mut host = scene.command(&["--until-end"]).spawn().unwrap();
     for round in 1..=2 {
         proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, 5 * round);
