@@ -3,9 +3,9 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Output};
-use std::time::{Duration, Instant};
 
-use super::super::{PATIENCE, Test, broker};
+use super::super::{Test, broker};
+use super::running::until;
 use super::{Scene, told};
 use tidemill::kafka::{admin, decision};
 
@@ -40,19 +40,11 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// The start is refused with exit code 2, and `parts` are said.
-fn assert_refused(output: &Output, parts: &[&str]) {
+pub fn assert_refused(output: &Output, parts: &[&str]) {
     let told = told(output);
     assert_eq!(output.status.code(), Some(2), "{told}");
     for part in parts {
         assert!(told.contains(part), "no `{part}` in {told}");
-    }
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

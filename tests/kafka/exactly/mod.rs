@@ -8,6 +8,10 @@
 mod crashes;
 mod hosts;
 mod network;
+mod running;
+mod sent;
+mod snapshots;
+mod swaps;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +27,14 @@ use tidemill::pipeline::plan::Start;
 use tidemill::source::Source;
 
 pub fn tests() -> Vec<Test> {
-    [crashes::tests(), hosts::tests(), network::tests()].concat()
+    [
+        crashes::tests(),
+        hosts::tests(),
+        network::tests(),
+        snapshots::tests(),
+        swaps::tests(),
+    ]
+    .concat()
 }
 
 const PARTITIONS: i32 = 3;
