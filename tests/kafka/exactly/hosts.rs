@@ -69,7 +69,7 @@ fn slept() {
     until("output", || scene.read(&scene.output).len() > 100);
     signal(&host, "STOP");
     // What is awaited here is the time itself: the broker looks for overdue transactions every ten seconds.
-    std::thread::sleep(Duration::from_secs(13));
+    std::thread::sleep(std::time::Duration::from_secs(13));
     signal(&host, "CONT");
     let output = end(host);
     assert!(output.status.success(), "{}", told(&output));
