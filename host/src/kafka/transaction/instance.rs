@@ -307,7 +307,7 @@ impl Instance {
                         return Err(doubt(link, &format!("{what}: no answer in {seconds} s")));
                     }
                     if begun.elapsed() >= 2 * ATTEMPT {
-                        link.lost(&format!("waiting for {what}: {}", cause(&error)));
+                        link.waits_for(&format!("{what} ({})", cause(&error)));
                     }
                 }
                 Err(error) => return Err(self.trouble(what, &error)),
