@@ -192,6 +192,7 @@ impl Supervisor {
     /// Opens and starts the pipeline again from the last decided checkpoint, after [`rest`](Self::rest). `None` if it has run
     /// to its end.
     pub fn restart(&self) -> Result<Option<Supervised>, RunError> {
+        let _alone = self.alone();
         let run = begin(&self.plan, &self.runtime, &self.options)?;
         if let Some(run) = &run {
             *self.phase() = Phase::Running(run.running.handle().clone());

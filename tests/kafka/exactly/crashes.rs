@@ -18,16 +18,16 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-fn rounds() -> usize {
+pub fn rounds() -> usize {
     let asked = std::env::var("TIDEMILL_CRASHES").ok();
     asked.and_then(|rounds| rounds.parse().ok()).unwrap_or(2)
 }
 
-fn is_of_start(point: &str) -> bool {
+pub fn is_of_start(point: &str) -> bool {
     point.starts_with("start-")
 }
 
-fn is_of_checkpoint(point: &str) -> bool {
+pub fn is_of_checkpoint(point: &str) -> bool {
     !["start-", "snapshot-", "restore-"]
         .iter()
         .any(|other| point.starts_with(other))
