@@ -100,9 +100,10 @@ impl Runs {
         [walls[0], walls[walls.len() / 2]]
     }
 
-    /// CPU seconds of the run that took the fewest.
-    fn cpu(&self) -> f64 {
-        sorted(self.whole.iter().map(|r| r.cpu))[0]
+    /// CPU seconds of the run that took the fewest, and of the one that took the most.
+    fn cpu(&self) -> [f64; 2] {
+        let seconds = sorted(self.whole.iter().map(|r| r.cpu));
+        [seconds[0], seconds[seconds.len() - 1]]
     }
 }
 
@@ -206,10 +207,11 @@ fn report(shape: &Shape, records: u64, all: &[Runs; 2]) {
             .collect();
         let checkpoints = runs.whole.iter().map(|r| r.checkpoints).max();
         println!(
-            "  {delivery:13}: {} s; best {:.0} records/s; {:.0} ns CPU a record; {} checkpoints; {:.2} s with nothing to read",
+            "  {delivery:13}: {} s; best {:.0} records/s; {:.0} to {:.0} ns CPU a record; {} checkpoints; {:.2} s with nothing to read",
             walls.join(" "),
             records as f64 / runs.best_and_median()[0],
-            runs.cpu() * 1e9 / records as f64,
+            runs.cpu()[0] * 1e9 / records as f64,
+            runs.cpu()[1] * 1e9 / records as f64,
             checkpoints.unwrap_or(0),
             runs.fixed()[1],
         );
@@ -225,7 +227,10 @@ fn report(shape: &Shape, records: u64, all: &[Runs; 2]) {
         );
     }
     let [at_least, exactly] = all.each_ref().map(Runs::cpu);
-    println!("  and takes {:.2} times the host's CPU", exactly / at_least);
+    println!(
+        "  and takes {:.2} times the host's CPU, by the runs with the least",
+        exactly[0] / at_least[0]
+    );
 }
 
 /// The share of the throughput when seconds of start and end, the second of each pair, do not count.
