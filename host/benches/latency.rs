@@ -1,12 +1,14 @@
 //! How soon results are there, through a real Apache Kafka, and whether state stays bounded.
 //!
 //! `cargo bench --bench latency` (`-- --only PART` for one of `rows`, `windows`, `bounded`; `--set PATH=VALUE` is handed to
-//! the host; `--minutes N` of wall time for `bounded`). A delay is from just before a record is handed to the producer until
-//! its result is in the consumer's hands: both clients, the broker twice and the host are in it. The broker is the tests'.
-//! Everything runs on one machine, so one clock is read.
+//! the host; `--minutes N` of wall time for `bounded`). Output is at least once; `exactly_once` measures the other. A delay is
+//! from just before a record is handed to the producer until its result is in the consumer's hands: both clients, the broker
+//! twice and the host are in it. The broker is the tests'. Everything runs on one machine, so one clock is read.
 
 #[path = "latency/bounded.rs"]
 mod bounded;
+#[path = "latency/delays.rs"]
+mod delays;
 #[path = "latency/stream.rs"]
 mod stream;
 
@@ -20,16 +22,15 @@ use serde_json::Value;
 use tidemill::format::timestamp;
 use tidemill::time::{MICROS_PER_SECOND, Micros};
 
-use stream::{Arrived, PARTITIONS, Produced, Stream};
+use delays::report;
+use stream::{Arrived, Load, PARTITIONS, PRODUCTS, Stream};
 use support::kafka;
 
-/// Records a second, in all partitions together.
-const PER_SECOND: u64 = 5_000;
-/// Records of the first seconds do not count: the host starts, connects and compiles in them.
-const WARM_UP: Duration = Duration::from_secs(8);
-const MEASURED: Duration = Duration::from_secs(20);
-const PRODUCTS: u64 = 100;
-const USERS: u64 = 10_000;
+const LOAD: Load = Load {
+    per_second: 5_000,
+    warm_up: Duration::from_secs(8),
+    measured: Duration::from_secs(20),
+};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -45,7 +46,7 @@ fn main() {
         match kafka::available() {
             Err(reason) => println!("delays are not measured: {reason}"),
             Ok(()) => {
-                println!("{PER_SECOND} records/s in {PARTITIONS} partitions");
+                println!("{} records/s in {PARTITIONS} partitions", LOAD.per_second);
                 if wanted("rows") {
                     rows(&set);
                 }
@@ -64,18 +65,21 @@ fn main() {
 /// Rows that wait for nothing: filter, lookup, a stateless and a keyed plugin.
 fn rows(set: &[String]) {
     let [enrich, stamp] = ["plugins/enrich", "tests/guests/stamp"].map(support::plugin);
-    let stream = Stream::new(&format!(
-        "[tables.products]\nfile = {{ path = \"products.csv\" }}\nkey = \"product_id\"\n\
+    let stream = Stream::new(
+        LOAD,
+        &format!(
+            "[tables.products]\nfile = {{ path = \"products.csv\" }}\nkey = \"product_id\"\n\
          fields = {{ product_id = \"string\", category = \"string\", price = \"float\" }}\n\
          [steps.valid]\nfrom = \"events\"\nwhere = \"amount > 0\"\n\
          [steps.priced]\nfrom = \"valid\"\nlookup = {{ table = \"products\", on = \"product_id\", add = [\"price\"] }}\n\
          [steps.enriched]\nfrom = \"priced\"\n\
          plugin = {{ file = \"{}\", config = {{ table = \"products\", high_value = 250.0 }} }}\n\
          [steps.counted]\nfrom = \"enriched\"\nkey = [\"user_id\"]\nplugin = {{ file = \"{}\" }}\n{}",
-        enrich.display(),
-        stamp.display(),
-        Stream::sink("counted", "user_id"),
-    ));
+            enrich.display(),
+            stamp.display(),
+            Stream::sink("counted", "user_id"),
+        ),
+    );
     let (produced, arrived) = stream.run(set);
     let measured = produced.measured();
     let delay = |row: &Arrived| {
@@ -83,10 +87,10 @@ fn rows(set: &[String]) {
         measured.contains(&at).then_some(row.at - at)
     };
     let delays: Vec<Micros> = arrived.iter().filter_map(delay).collect();
-    let expected = PER_SECOND * MEASURED.as_secs();
+    let expected = LOAD.records();
     let missing = expected.saturating_sub(delays.len() as u64);
     assert!(
-        missing < PER_SECOND / 100,
+        missing < LOAD.per_second / 100,
         "{missing} of {expected} did not arrive"
     );
     report("where + lookup + enrich + keyed plugin", delays);
@@ -94,11 +98,14 @@ fn rows(set: &[String]) {
 
 /// Rows of windows of a second, after a record whose time is beyond the window has been produced to the last partition.
 fn windows(set: &[String]) {
-    let stream = Stream::new(&format!(
-        "[steps.counts]\nfrom = \"events\"\nkey = [\"product_id\"]\nwindow = {{ tumbling = \"1s\" }}\n\
+    let stream = Stream::new(
+        LOAD,
+        &format!(
+            "[steps.counts]\nfrom = \"events\"\nkey = [\"product_id\"]\nwindow = {{ tumbling = \"1s\" }}\n\
          aggregate = {{ events = \"count(*)\" }}\n{}",
-        Stream::sink("counts", "product_id"),
-    ));
+            Stream::sink("counts", "product_id"),
+        ),
+    );
     let (produced, arrived) = stream.run(set);
     let measured = produced.measured();
     let delay = |row: &Arrived| {
@@ -108,7 +115,7 @@ fn windows(set: &[String]) {
         measured.contains(&end).then_some(row.at - passed)
     };
     let delays: Vec<Micros> = arrived.iter().filter_map(delay).collect();
-    assert!(delays.len() as u64 >= PRODUCTS * (MEASURED.as_secs() - 1));
+    assert!(delays.len() as u64 >= PRODUCTS * (LOAD.measured.as_secs() - 1));
     report("tumbling window of 1 s", delays);
 }
 
@@ -116,34 +123,4 @@ fn number(row: &Value, name: &str) -> i64 {
     row[name]
         .as_i64()
         .unwrap_or_else(|| panic!("{name} in {row}"))
-}
-
-fn report(what: &str, mut delays: Vec<Micros>) {
-    delays.sort_unstable();
-    let at = |share: f64| {
-        let index = ((delays.len() - 1) as f64 * share).round() as usize;
-        delays[index] as f64 / 1e3
-    };
-    println!(
-        "{what}: {} results; p50 {:.1} ms, p95 {:.1}, p99 {:.1}, max {:.1}",
-        delays.len(),
-        at(0.5),
-        at(0.95),
-        at(0.99),
-        at(1.0)
-    );
-}
-
-/// What was produced when, as the measurements need it.
-impl Produced {
-    /// Event times, which are times of production, that count.
-    fn measured(&self) -> std::ops::Range<Micros> {
-        let from = self.start + WARM_UP.as_micros() as Micros;
-        from..from + MEASURED.as_micros() as Micros
-    }
-
-    /// When every partition had a record of second `second` (since 1970) or later.
-    fn passed(&self, second: i64) -> Option<Micros> {
-        self.first.get(&second)?.iter().copied().max()
-    }
 }

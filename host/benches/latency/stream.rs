@@ -1,12 +1,14 @@
 //! A steady stream through a host between two topics: who produces, the host, who consumes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::Value;
@@ -17,14 +19,33 @@ use tidemill::time::{MICROS_PER_SECOND, Micros};
 use crate::support::binary;
 use crate::support::kafka::Broker;
 use crate::support::process::spawn_bound;
-use crate::{MEASURED, PER_SECOND, PRODUCTS, USERS, WARM_UP};
 
 pub const PARTITIONS: u32 = 4;
+pub const PRODUCTS: u64 = 100;
+const USERS: u64 = 10_000;
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// For the last results.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
+/// How much is produced, and which of it counts.
+#[derive(Clone, Copy)]
+pub struct Load {
+    /// Records a second, in all partitions together.
+    pub per_second: u64,
+    /// Records of the first seconds do not count: the host starts, connects and compiles in them.
+    pub warm_up: Duration,
+    pub measured: Duration,
+}
+
+impl Load {
+    /// Records that count.
+    pub fn records(&self) -> u64 {
+        self.per_second * self.measured.as_secs()
+    }
+}
+
 pub struct Stream {
+    load: Load,
     broker: &'static Broker,
     dir: TempDir,
     input: String,
@@ -32,11 +53,25 @@ pub struct Stream {
 }
 
 /// When what was produced.
-#[derive(Default)]
 pub struct Produced {
-    pub start: Micros,
+    load: Load,
+    start: Micros,
     /// By second of event time: when its first record was produced to each partition.
-    pub first: BTreeMap<i64, [Micros; PARTITIONS as usize]>,
+    first: BTreeMap<i64, [Micros; PARTITIONS as usize]>,
+}
+
+impl Produced {
+    /// Event times, which are times of production, that count.
+    pub fn measured(&self) -> Range<Micros> {
+        let from = self.start + self.load.warm_up.as_micros() as Micros;
+        from..from + self.load.measured.as_micros() as Micros
+    }
+
+    /// When every partition had a record of second `second` (since 1970) or later.
+    #[allow(dead_code, reason = "only windows need it")]
+    pub fn passed(&self, second: i64) -> Option<Micros> {
+        self.first.get(&second)?.iter().copied().max()
+    }
 }
 
 /// A result, and when it was consumed.
@@ -61,13 +96,16 @@ impl Arrived {
 }
 
 impl Stream {
-    /// `steps` read the source `events`; [`sink`](Self::sink) writes their results.
-    pub fn new(steps: &str) -> Self {
+    /// `steps` read the source `events`; [`sink`](Self::sink) writes their results. Output is at least once unless
+    /// [`run`](Self::run) is told otherwise.
+    pub fn new(load: Load, steps: &str) -> Self {
         let broker = Broker::get().unwrap_or_else(|reason| panic!("{reason}"));
         let [input, output] = ["in", "out"].map(|t| broker.topic(t, PARTITIONS));
         let dir = TempDir::new().expect("a temporary folder");
+        // A name of its own: decisions are kept by it.
+        let name = input.replacen("in", "latency", 1);
         let head = format!(
-            "name = \"latency\"\n[host]\nstate = \"state\"\ncheckpoint_every = \"50ms\"\n\
+            "name = \"{name}\"\n[host]\nstate = \"state\"\ndelivery = \"at-least-once\"\ncheckpoint_every = \"50ms\"\n\
              [kafka]\nbrokers = \"{}\"\n[sources.events]\nkafka = {{ topic = \"{input}\" }}\n\
              fields = {{ id = \"int\", user_id = \"string\", product_id = \"string\", amount = \"float\", \
              produced = \"int\", timestamp = \"timestamp\" }}\nevent_time = {{ field = \"timestamp\" }}\n",
@@ -84,6 +122,7 @@ impl Stream {
             (head + steps).replace("OUTPUT_TOPIC", &output),
         );
         Self {
+            load,
             broker,
             dir,
             input,
@@ -98,7 +137,7 @@ impl Stream {
         )
     }
 
-    /// Runs all three, and ends them.
+    /// Runs all three, and ends them. Each of `set` is a `PATH=VALUE` for the host.
     pub fn run(&self, set: &[String]) -> (Produced, Vec<Arrived>) {
         let mut host = self.host(set);
         let over = AtomicBool::new(false);
@@ -140,12 +179,15 @@ impl Stream {
     fn produce(&self) -> Produced {
         let producer: BaseProducer = self.client().create().expect("a producer");
         let mut produced = Produced {
+            load: self.load,
             start: now(),
-            ..Produced::default()
+            first: BTreeMap::new(),
         };
+        let whole = self.load.warm_up + self.load.measured;
         let start = Instant::now();
-        for id in 0..PER_SECOND * (WARM_UP + MEASURED).as_secs() {
-            let due = start + Duration::from_micros(id * 1_000_000 / PER_SECOND);
+        for id in 0..self.load.per_second * whole.as_secs() {
+            // To the millisecond: a sleep for each record would take a core from what is measured.
+            let due = start + Duration::from_millis(id * 1_000 / self.load.per_second);
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let at = now();
             let partition = (id % u64::from(PARTITIONS)) as usize;
@@ -153,13 +195,7 @@ impl Stream {
             if first[partition] == 0 {
                 first[partition] = at;
             }
-            let record = record(id, at);
-            let record = BaseRecord::<str, str>::to(&self.input)
-                .partition(partition as i32)
-                .payload(&record);
-            let sent = producer.send(record).map_err(|(error, _)| error);
-            sent.expect("room in the queue");
-            producer.poll(Duration::ZERO);
+            hand_over(&producer, &self.input, partition as i32, &record(id, at));
         }
         producer.flush(ANSWER_WITHIN).expect("acknowledgements");
         produced
@@ -167,7 +203,10 @@ impl Stream {
 
     fn consume(&self, over: &AtomicBool) -> Vec<Arrived> {
         let mut config = self.client();
-        config.set("group.id", "bench").set("fetch.min.bytes", "1");
+        config
+            .set("group.id", "bench")
+            .set("fetch.min.bytes", "1")
+            .set("isolation.level", "read_committed");
         let consumer: BaseConsumer = config.create().expect("a consumer");
         let mut all = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
@@ -185,6 +224,23 @@ impl Stream {
         }
         arrived
     }
+}
+
+/// Queues a record; waits for room in the queue where the broker is behind.
+pub fn hand_over(producer: &BaseProducer, topic: &str, partition: i32, value: &str) {
+    loop {
+        let record = BaseRecord::<str, str>::to(topic)
+            .partition(partition)
+            .payload(value);
+        match producer.send(record) {
+            Ok(()) => break,
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                producer.poll(Duration::from_millis(10));
+            }
+            Err((error, _)) => panic!("{error}"),
+        }
+    }
+    producer.poll(Duration::ZERO);
 }
 
 fn record(id: u64, at: Micros) -> String {

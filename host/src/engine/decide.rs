@@ -43,7 +43,7 @@ pub fn open(
     producer.ensure_topic(stop)?;
     // Whoever writes these decisions may be alive and right: it is not shut out by a stranger.
     if let Some(decision) = producer.visible_decision(stop)? {
-        lineage(&disk, &decision).map_err(|why| refused(plan, &producer, &why))?;
+        known(&disk, &decision).map_err(|why| refused(plan, &producer, &why))?;
     }
     producer.fence(stop)?;
     crash::point("start-fenced");
@@ -230,6 +230,17 @@ fn lineage(disk: &Disk, decision: &Decision) -> Result<(), String> {
          anew and accept that output since then is written again: `tidemill reset PIPELINE --abandon {}`",
         decision.checkpoint, disk.state, decision.state
     ))
+}
+
+/// Refuses decisions that this state cannot have written: of another one, or later than all it knows.
+fn known(disk: &Disk, decision: &Decision) -> Result<(), String> {
+    lineage(disk, decision)?;
+    let last = disk.undecided.as_ref().or(disk.latest.as_ref());
+    let last = last.map_or(0, |point| point.number);
+    match decision.state == disk.state && decision.checkpoint > last {
+        true => Err(ahead(Some(decision.checkpoint), last)),
+        false => Ok(()),
+    }
 }
 
 /// What disk and decision say together.

@@ -98,6 +98,19 @@ impl Link {
         self.seen();
     }
 
+    /// The broker answers, but has to do something first.
+    pub(super) fn waits_for(&self, what: &str) {
+        let mut state = self.lock();
+        if state
+            .said
+            .is_some_and(|said| said.elapsed() < SAY_AGAIN_AFTER)
+        {
+            return;
+        }
+        state.said = Some(Instant::now());
+        tracing::warn!("{}: waiting for {what}", self.place);
+    }
+
     /// The broker does not answer; `cause` unless librdkafka has given a better one.
     pub(super) fn lost(&self, cause: &str) {
         let mut state = self.lock();

@@ -247,7 +247,7 @@ impl Decisions {
             if stable >= to {
                 return Ok(());
             }
-            self.link.lost("a transaction on the topic is open");
+            self.link.waits_for("a transaction on the topic to end");
             consumer.poll(POLL);
         }
     }

@@ -8,6 +8,7 @@
 //! Invariant: a call is a pure function of its rows, states and alarms, so how rows are cut into calls does not matter.
 
 mod expiry;
+mod given;
 
 use std::ops::Range;
 
@@ -18,14 +19,15 @@ use arrow::datatypes::SchemaRef;
 use crate::batch::Batch;
 use crate::limits;
 use crate::plugin::{
-    AlarmClock, FailureRate, GroupStates, Instance, KeyedInput, KeyedOutcome, PortRows, StateLayout,
+    AlarmClock, FailureRate, GroupStates, Instance, KeyedInput, KeyedOutcome, StateLayout,
 };
 use crate::state::key::KeyEncoder;
 use crate::state::keyed::KeyedTable;
 use crate::state::{Delta, SegmentSource};
 use crate::step::groups::Groups;
+use crate::step::keyed::given::{Call, write_back};
 use crate::step::order::OrderBuffer;
-use crate::step::transform::{check_failures, kept, paused, record_batch, report};
+use crate::step::transform::{check_failures, paused, report};
 use crate::step::{Gauges, Output, Refused, Restore, Step, StepError, Tick, hot};
 use crate::time::{Micros, NO_ALARM, NO_TIME};
 
@@ -436,82 +438,4 @@ enum Settled {
     First(usize),
     /// Alarms fired on the way: the call has to be put together again.
     Again,
-}
-
-/// The input of a call, to make output rows from.
-struct Call<'a> {
-    batch: &'a Batch,
-    group_of_row: &'a [u32],
-    keys: &'a [ArrayRef],
-    alarms: &'a [Micros],
-    /// Rows of an alarm are not earlier than the watermark before the tick.
-    floor: Micros,
-}
-
-impl Call<'_> {
-    fn port_rows(&self, rows: PortRows, schema: &SchemaRef) -> Batch {
-        match rows {
-            PortRows::Kept { rows, added } => kept(&rows, added, self.batch, schema),
-            PortRows::New {
-                columns,
-                origin,
-                times,
-            } => self.new_rows(columns, &origin, times, schema),
-        }
-    }
-
-    /// The key of the origin's group in front of the port's own columns.
-    fn new_rows(
-        &self,
-        columns: Vec<ArrayRef>,
-        origin: &[u32],
-        times: Option<Vec<Micros>>,
-        schema: &SchemaRef,
-    ) -> Batch {
-        let rows = self.batch.rows() as u32;
-        let group = |o: u32| {
-            if o < rows {
-                self.group_of_row[o as usize]
-            } else {
-                o - rows
-            }
-        };
-        let groups = UInt32Array::from_iter_values(origin.iter().map(|&o| group(o)));
-        let keys = self
-            .keys
-            .iter()
-            .map(|k| take(k, &groups, None).expect("a group has a key"));
-        let time = |(i, &o): (usize, &u32)| match &times {
-            Some(times) if o < rows => times[i],
-            Some(times) => times[i].max(self.floor),
-            None if o < rows => self.batch.times[o as usize],
-            None => self.alarms[(o - rows) as usize].max(self.floor),
-        };
-        let times = origin.iter().enumerate().map(time).collect();
-        Batch {
-            columns: record_batch(schema, keys.chain(columns).collect(), origin.len()),
-            times,
-            origins: None,
-        }
-    }
-}
-
-fn write_back(table: &mut KeyedTable, slot: u32, state: &GroupStates, group: usize) {
-    match state {
-        GroupStates::None => {}
-        GroupStates::Fixed { words, present } => {
-            let width = words.len() / present.len();
-            if present[group] {
-                table
-                    .words_mut(slot)
-                    .copy_from_slice(&words[group * width..(group + 1) * width]);
-            } else {
-                table.clear_state(slot);
-            }
-        }
-        GroupStates::Blob { offsets, data } => {
-            let value = &data[offsets[group] as usize..offsets[group + 1] as usize];
-            table.set_blob(slot, value);
-        }
-    }
 }

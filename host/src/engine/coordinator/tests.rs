@@ -200,3 +200,30 @@ fn checkpoints_that_are_always_due_do_not_hold_event_time() {
     assert_eq!(checkpoints, 5, "every other epoch");
     assert!(last >= (900 - 20) * SECOND, "{last}");
 }
+
+#[test]
+fn a_pipeline_without_input_has_a_checkpoint_a_day() {
+    let plan = plan();
+    let mut coordinator = Coordinator::new(
+        &plan,
+        Mode::Streaming,
+        7,
+        EngineMeta::default(),
+        Duration::ZERO,
+    );
+    let hour = Duration::from_secs(60 * 60);
+    let mut checkpoints = Vec::new();
+    for hours in 1..=72 {
+        let silent = Report {
+            done: vec![None; plan.steps.len()],
+            ..Report::default()
+        };
+        let decision = coordinator.decide(vec![silent], hour * hours, 0);
+        if let Some(number) = decision.checkpoint {
+            coordinator.prepare(number, None, hour * hours, 0);
+            coordinator.decided();
+            checkpoints.push((hours, number));
+        }
+    }
+    assert_eq!(checkpoints, [(24, 8), (48, 9), (72, 10)]);
+}

@@ -307,7 +307,7 @@ impl Instance {
                         return Err(doubt(link, &format!("{what}: no answer in {seconds} s")));
                     }
                     if begun.elapsed() >= 2 * ATTEMPT {
-                        link.lost(&format!("waiting for {what}: {}", cause(&error)));
+                        link.waits_for(&format!("{what} ({})", cause(&error)));
                     }
                 }
                 Err(error) => return Err(self.trouble(what, &error)),
@@ -325,8 +325,16 @@ impl Instance {
         {
             return link.failed(cause);
         }
-        let text = format!("{what}: {}", cause(error));
-        match error.rdkafka_error_code() {
+        // A call after a fatal error says no more than that there was one.
+        let fatal = self.producer.client().fatal_error();
+        let (code, text) = match fatal {
+            Some((code, reason)) => (Some(code), format!("{what}: {reason} ({code})")),
+            None => (
+                error.rdkafka_error_code(),
+                format!("{what}: {}", cause(error)),
+            ),
+        };
+        match code {
             Some(Fenced | ProducerFenced | InvalidProducerEpoch) => ConnectorError::Fenced {
                 place: link.place().to_owned(),
                 cause: text,

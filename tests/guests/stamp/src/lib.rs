@@ -1,5 +1,5 @@
 //! Marks every row with the version that processed it. The version is chosen when it is built: `STAMP=two`. The version
-//! `panics` does so on every row.
+//! `panics` does so on every row, the others on a negative amount.
 
 use tidemill_guest::prelude::*;
 
@@ -13,7 +13,6 @@ struct Stamp {}
 
 #[derive(Row)]
 struct Purchase {
-    #[expect(dead_code, reason = "a plugin reads something")]
     amount: f64,
 }
 
@@ -33,8 +32,9 @@ impl Keyed for Stamp {
     type Out = Mark;
     type State = Seen;
 
-    fn row(&mut self, _: Purchase, key: &mut Key<Seen>, out: &mut Out<Mark>) {
+    fn row(&mut self, purchase: Purchase, key: &mut Key<Seen>, out: &mut Out<Mark>) {
         assert!(VERSION != "panics", "this version panics");
+        assert!(purchase.amount >= 0.0, "a negative amount");
         key.state.rows += 1;
         out.keep(Mark {
             version: VERSION,
