@@ -11,7 +11,7 @@ use super::super::{Test, broker};
 use super::hosts::assert_refused;
 use super::running::{Running, ask, succeed, until};
 use super::sent::{Sent, decision_of, decisions, rows};
-use super::{Scene, USERS, is_bad, raw_id};
+use super::{Scene, USERS, is_refused, raw_id};
 use crate::support::read_rows;
 
 pub fn tests() -> Vec<Test> {
@@ -212,7 +212,7 @@ fn assert_rest(scene: &Scene<'_>, what: &str) {
     let mut letters: Vec<i64> = scene.read(&scene.letters).iter().map(raw_id).collect();
     letters.sort_unstable();
     letters.dedup();
-    let bad = (0..scene.fed).filter(|id| is_bad(*id)).map(i64::from);
+    let bad = (0..scene.fed).filter(|id| is_refused(*id)).map(i64::from);
     assert_eq!(letters, bad.collect::<Vec<_>>(), "{what}: dead letters");
 }
 
@@ -233,7 +233,7 @@ fn by_user(rows: &[Sent]) -> BTreeMap<String, Vec<(i64, i64)>> {
 fn ids_of(scene: &Scene<'_>, user: &str) -> Vec<(i64, i64)> {
     let first: i32 = user[1..].parse().unwrap();
     let ids = (first..scene.fed).step_by(USERS as usize);
-    let good = ids.filter(|id| !is_bad(*id)).map(i64::from);
+    let good = ids.filter(|id| !is_refused(*id)).map(i64::from);
     good.zip(1..).collect()
 }
 
