@@ -78,6 +78,8 @@ pub struct Coordinator {
     epoch: u64,
     checkpoint_every: Duration,
     last_checkpoint: Duration,
+    /// Nothing was decided since a restart: what is read first is not made to wait.
+    restarted: bool,
     /// Something happened since the last checkpoint.
     changed: bool,
     /// Event time had its turn since the last checkpoint.
@@ -125,6 +127,7 @@ impl Coordinator {
             epoch: 0,
             checkpoint_every: plan.host.checkpoint_every,
             last_checkpoint: now,
+            restarted: number > 0 && mode == Mode::Streaming,
             changed: false,
             time_had_turn: false,
             next: number + 1,
@@ -215,6 +218,7 @@ impl Coordinator {
         self.changed = false;
         self.time_had_turn = false;
         self.last_checkpoint = elapsed;
+        self.restarted = false;
         for (source, name) in self.source_names.iter().enumerate() {
             let positions = self.positions[source].iter();
             // What else is said of a source stays what it was when the run began.
@@ -323,7 +327,9 @@ impl Coordinator {
         }
         let slices = self.done.iter().any(Option::is_some);
         let since = elapsed.saturating_sub(self.last_checkpoint);
-        let due = self.changed && (self.time_had_turn || !slices) && since >= self.checkpoint_every;
+        let due = self.changed
+            && (self.time_had_turn || !slices)
+            && (since >= self.checkpoint_every || self.restarted);
         // Kafka forgets producers and offsets of a pipeline that says nothing for a week.
         let due = due || since >= HEARTBEAT;
         let wanted = !self.in_flight && (self.stop_asked || due || self.swap.is_some());
