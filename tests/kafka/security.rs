@@ -174,13 +174,16 @@ fn with_tls(authority: &str) -> Vec<String> {
 }
 
 fn with_password(protocol: &str, mechanism: &str, user: &str, password: &str) -> Vec<String> {
-    vec![
+    let mut properties = vec![
         property("security.protocol", protocol),
         property("sasl.mechanism", mechanism),
         property("sasl.username", user),
         property("sasl.password", password),
-        property("ssl.ca.location", &file("ca.pem")),
-    ]
+    ];
+    if protocol == "SASL_SSL" {
+        properties.push(property("ssl.ca.location", &file("ca.pem")));
+    }
+    properties
 }
 
 fn tls() {
