@@ -99,8 +99,8 @@ impl Blow {
     }
 
     /// Of a hundred rounds 50 kill, 20 kill early, the others have what is left. Only a host that was started for this
-    /// round can be killed early. A broker that is the only one lives: what it acknowledged may go with it, and then the
-    /// host rightly stops.
+    /// round can be killed early. A broker that is the only one lives: after it was killed a source has once taken its
+    /// log for cut off and stopped, and whether it was is not known yet.
     pub fn draw(rng: &mut StdRng, fresh: bool, brokers: usize) -> Self {
         match rng.random_range(0..100) {
             0..50 => Self::Kill,

@@ -4,7 +4,6 @@
 //! requests by itself. So whatever may have been repeated makes an instance doubtful, and a doubtful one is thrown away:
 //! the next instance has another epoch, and the broker refuses what comes late of the old one.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,10 +15,10 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, TopicPartitionList};
-use serde::Deserialize;
 
 use super::super::connection::{Link, cause};
 use super::super::records::Records;
+use super::statistics::Statistics;
 use crate::error::ConnectorError;
 
 /// A call that takes longer is repeated, so that a stop is heard.
@@ -61,16 +60,6 @@ struct NotWritten {
     cause: String,
     /// Writing it again would end the same way.
     for_good: bool,
-}
-
-/// Sums over all brokers since the instance was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Statistics {
-    number: u64,
-    end_txn: u64,
-    retries: u64,
-    timeouts: u64,
-    disconnects: u64,
 }
 
 impl Instance {
@@ -393,13 +382,10 @@ impl ClientContext for Context {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        let told = serde_json::from_slice::<Reported>(statistics).unwrap_or_default();
+        let told = Statistics::read(statistics);
         let mut now = lock(&self.0.statistics);
         let number = now.number + 1;
-        *now = Statistics {
-            number,
-            ..told.sum()
-        };
+        *now = Statistics { number, ..told };
         drop(now);
         self.0.news.notify_all();
     }
@@ -454,53 +440,4 @@ fn is_for_good(code: RDKafkaErrorCode) -> bool {
             | UnknownTopic
             | UnknownTopicOrPartition
     )
-}
-
-/// What is read of librdkafka's statistics.
-#[derive(Debug, Default, Deserialize)]
-struct Reported {
-    brokers: HashMap<String, Broker>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Broker {
-    txretries: u64,
-    req_timeouts: u64,
-    disconnects: u64,
-    req: HashMap<String, u64>,
-}
-
-impl Reported {
-    fn sum(&self) -> Statistics {
-        let mut sum = Statistics::default();
-        for broker in self.brokers.values() {
-            sum.end_txn += broker.req.get("EndTxn").copied().unwrap_or(0);
-            sum.retries += broker.txretries;
-            sum.timeouts += broker.req_timeouts;
-            sum.disconnects += broker.disconnects;
-        }
-        sum
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statistics_are_summed_over_brokers() {
-        let text = br#"{"name":"x","brokers":{
-            "a:1/1":{"name":"a","txretries":1,"req_timeouts":2,"disconnects":3,"req":{"Produce":7,"EndTxn":4}},
-            "TxnCoordinator":{"txretries":1,"req":{"EndTxn":1}}},"topics":{}}"#;
-        let sum = serde_json::from_slice::<Reported>(text).unwrap().sum();
-        let expected = Statistics {
-            number: 0,
-            end_txn: 5,
-            retries: 2,
-            timeouts: 2,
-            disconnects: 3,
-        };
-        assert_eq!(sum, expected);
-    }
 }

@@ -6,6 +6,7 @@
 //! the next transaction has a record.
 
 mod instance;
+mod statistics;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
