@@ -43,7 +43,6 @@ pub fn trials() -> Vec<Trial> {
         cluster::tests(),
         security::tests(),
         doctor::tests(),
-        security::tests(),
     ]
     .concat()
     .into_iter()
