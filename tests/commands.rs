@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
-use crate::pauses::{start, terminate, until};
+use crate::pauses::{start, until};
 use crate::pipelines::sinks;
 use crate::support::data::Data;
 use crate::support::{Pipeline, binary, plugin, root, trial};
@@ -189,7 +189,7 @@ fn reread() {
             .collect()
     };
     until(&run, |_| categories(&run).last() == Some(&true));
-    terminate(&mut host);
+    host.terminate();
     let all = categories(&run);
     assert!(all.contains(&false), "rows from before");
     assert!(

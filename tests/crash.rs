@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::pipelines::{all_plugins, assert_all_plugins};
 use crate::support::data::Data;
+use crate::support::running::wait;
 use crate::support::{Pipeline, trial};
 
 pub fn trials() -> Vec<Trial> {
@@ -65,20 +66,4 @@ fn fifty_kills() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert_all_plugins(&run, &data, &format!("{landed} kills"));
-}
-
-/// The exit code if the child ends within `patience`.
-pub fn wait(
-    child: &mut std::process::Child,
-    patience: Duration,
-) -> Option<std::process::ExitStatus> {
-    let end = std::time::Instant::now() + patience;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status);
-        }
-        let left = end.checked_duration_since(std::time::Instant::now())?;
-        // The process cannot be waited for with a deadline; looking now and then is as good.
-        std::thread::sleep(left.min(Duration::from_millis(5)));
-    }
 }

@@ -1,15 +1,15 @@
 //! A plugin that fails on every row pauses its pipeline: the host stays, says so, and goes on with a mended version.
 
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::crash::wait;
 use crate::pipelines::sinks;
 use crate::support::data::Data;
+use crate::support::running::Running;
 use crate::support::{Pipeline, binary, plugin, plugin_variant, read_rows, trial};
 
 const GUEST: &str = "tests/guests/stamp";
@@ -43,7 +43,7 @@ fn goes_on_with_a_mended_plugin() {
     let paused = until(&run, |status| status["state"]["paused"].is_string());
     let why = paused["state"]["paused"].as_str().unwrap();
     assert!(why.contains("stamped"), "{why}");
-    assert!(host.try_wait().unwrap().is_none(), "the host has ended");
+    assert!(!host.has_ended(), "{}", host.said());
     let misfit = ask(
         &run,
         &["plugin", "swap"],
@@ -62,7 +62,7 @@ fn goes_on_with_a_mended_plugin() {
     until(&run, |status| rows_out(status) > 0);
     succeeded(&ask(&run, &["plugin", "rollback"], &[]));
     until(&run, |status| status["state"]["paused"].is_string());
-    terminate(&mut host);
+    host.terminate();
 
     // The next host finds the failing version in force, and is rolled back out of its pause.
     let mut host = start(&run, 1_000_000);
@@ -71,7 +71,7 @@ fn goes_on_with_a_mended_plugin() {
     until(&run, |status| {
         status["state"] == "running" && status["sources"][0]["lag"] == 0
     });
-    terminate(&mut host);
+    host.terminate();
     assert_each_once(&run, &data);
 }
 
@@ -130,30 +130,16 @@ fn stamping_with(data: &Data, per_second: u32, file: &str) -> Pipeline {
 }
 
 /// A host that runs until it is stopped.
-pub fn start(run: &Pipeline, per_second: u32) -> Child {
-    Command::new(binary())
+pub fn start(run: &Pipeline, per_second: u32) -> Running {
+    let mut command = Command::new(binary());
+    command
         .arg("run")
         .arg(run.file())
         .args(["--set", "host.checkpoint_every=20ms", "--set"])
         .arg(format!(
             "sources.transactions.limit.per_second={per_second}"
-        ))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-pub fn terminate(host: &mut Child) {
-    // SAFETY: a signal to a child of this process that has not been waited for.
-    unsafe { libc::kill(host.id() as i32, libc::SIGTERM) };
-    let ended = wait(host, PATIENCE);
-    assert_eq!(
-        ended.and_then(|status| status.code()),
-        Some(0),
-        "a clean end"
-    );
+        ));
+    Running::start(command, &run.dir.path().join("stderr.txt"))
 }
 
 fn ask(run: &Pipeline, command: &[&str], more: &[&str]) -> Output {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
-use crate::crash::wait;
 use crate::pipelines::sinks;
 use crate::support::data::Data;
+use crate::support::running::wait;
 use crate::support::{Pipeline, binary, plugin, plugin_variant, read_rows, trial};
 
 const GUEST: &str = "tests/guests/stamp";

@@ -14,8 +14,8 @@ use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::crash::wait;
 use crate::support::data::Data;
+use crate::support::running::wait;
 use crate::support::{Pipeline, read_rows, trial};
 
 pub fn trials() -> Vec<Trial> {

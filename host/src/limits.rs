@@ -101,6 +101,9 @@ pub const MERGE_UNMERGED_BYTES_MAX: u64 = 128 << 20;
 pub const MERGE_UNMERGED_KEYS_MAX: u64 = 512 << 10;
 /// ... or checkpoints.
 pub const MERGE_CHECKPOINTS_MAX: u64 = 512;
+/// Input is not read while the log has so many bytes to merge, in times of the maximum above: merges do not keep up, and
+/// what waits for them is in memory and read at a restart.
+pub const MERGE_BEHIND: u64 = 3;
 /// One transaction of a merge; each key may change a page of 4 KiB, and the times of a key group have some thousand.
 pub const MERGE_SLICE_KEYS: usize = 10 << 10;
 pub const MERGE_SLICE_BYTES: usize = 16 << 20;

@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tidemill::testing::{Driven, Driver, START};
 
-use crate::crash::wait;
+use crate::support::running::wait;
 use crate::support::{self, Pipeline};
 use data::{LEFT, RIGHT, Shape};
 use steps::{Check, Settings};

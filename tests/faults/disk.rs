@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
 use super::{Subject, ended, needing, strace};
-use crate::crash::wait;
+use crate::support::running::wait;
 use crate::support::trial;
 
 const BLOCK: usize = 4_096;

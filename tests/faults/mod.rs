@@ -16,8 +16,8 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::crash::wait;
 use crate::support::data::Data;
+use crate::support::running::wait;
 use crate::support::{Pipeline, assert_same_rows, binary, read_rows};
 
 /// Whatever is waited for comes this soon, even on a busy machine.

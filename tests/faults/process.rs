@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Trial;
 
 use super::{PATIENCE, Subject, ended, needing, signal};
-use crate::crash::wait;
 use crate::pauses::until;
 use crate::support::process::spawn_bound;
+use crate::support::running::wait;
 use crate::support::trial;
 
 pub fn trials() -> Vec<Trial> {

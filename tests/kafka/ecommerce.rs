@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::{PATIENCE, Test, partitions, source};
 use crate::files::parquet_rows;
 use crate::support::kafka::Broker;
+use crate::support::running::Running;
 use crate::support::{assert_same_rows, binary, oracle, plugin, read_rows, root, shop};
 use tidemill::kafka::admin;
 use tidemill::pipeline::plan::Start;
@@ -272,16 +273,12 @@ fn restart() {
     let broker = Broker::start().unwrap_or_else(|reason| panic!("{reason}"));
     let shop = Shop::new(&broker, 20_000);
     shop.feed(&broker, 0, 6_000);
-    let mut host = shop
-        .run(&broker, &[])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut host = Running::start(shop.run(&broker, &[]), &shop.dir.path().join("stderr.txt"));
     await_results(&broker, &mut host);
     broker.kill();
     broker.up();
     shop.feed(&broker, 6_000, usize::MAX);
-    stop(&mut host);
+    host.terminate();
     let output = shop.run(&broker, &["--until-end"]).output().unwrap();
     assert!(
         output.status.success(),
@@ -295,20 +292,12 @@ fn restart() {
     assert_same_rows("anomalies", once(scores), anomalies);
 }
 
-fn await_results(broker: &Broker, host: &mut Child) {
+fn await_results(broker: &Broker, host: &mut Running) {
     let until = Instant::now() + PATIENCE;
     while read(broker, "analytics-results").is_empty() {
-        assert!(host.try_wait().unwrap().is_none(), "the host ended");
+        assert!(!host.has_ended(), "{}", host.said());
         assert!(Instant::now() < until, "no result came");
     }
-}
-
-/// SIGTERM, and a clean end.
-fn stop(host: &mut Child) {
-    // SAFETY: a signal to a child of ours that has not been waited for.
-    unsafe { libc::kill(host.id() as i32, libc::SIGTERM) };
-    let status = crate::crash::wait(host, PATIENCE).expect("SIGTERM ends the host");
-    assert!(status.success(), "{status}");
 }
 
 fn once(rows: Vec<Value>) -> Vec<Value> {
@@ -369,23 +358,16 @@ fn stop_without_broker() {
     );
     let file = shop.dir.path().join("stopping.toml");
     std::fs::write(&file, text).unwrap();
-    let mut host = Command::new(binary())
-        .arg("run")
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(binary());
+    command.arg("run").arg(&file);
+    let mut host = Running::start(command, &shop.dir.path().join("stderr.txt"));
     let until = Instant::now() + PATIENCE;
     while read(&broker, "alerts").is_empty() {
         assert!(Instant::now() < until, "no record came");
     }
     broker.kill();
-    // SAFETY: a signal to a child of ours that has not been waited for.
-    unsafe { libc::kill(host.id() as i32, libc::SIGTERM) };
-    let status = crate::crash::wait(&mut host, PATIENCE).expect("the stop ends within its bound");
-    let said = std::io::read_to_string(host.stderr.take().unwrap()).unwrap();
+    host.signal(libc::SIGTERM);
+    let (status, said) = (host.end(), host.said());
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains("could not be delivered in time"), "{said}");
 }

@@ -12,7 +12,7 @@ use tidemill::source::Source;
 
 use super::losses::{said, start};
 use super::{PATIENCE, Test, partitions, read_until, source};
-use crate::pauses::{terminate, until};
+use crate::pauses::until;
 use crate::support::Pipeline;
 use crate::support::kafka::cluster::{Brokers, NODES};
 
@@ -57,7 +57,7 @@ fn everything_moves() {
         brokers.wait_until_in_sync(&input);
         brokers.kill_one(number);
         write();
-        assert!(host.try_wait().unwrap().is_none(), "{}", said(&run));
+        assert!(!host.has_ended(), "{}", said(&run));
         brokers.start_again(number);
         brokers.wait_until_in_sync(&input);
         brokers.wait_until_in_sync(&output);
@@ -70,7 +70,7 @@ fn everything_moves() {
     until(&run, |status| {
         status["state"] == "running" && status["sources"][0]["lag"] == 0
     });
-    terminate(&mut host);
+    host.terminate();
 
     let out = source(&brokers, &output, Start::Earliest);
     let mut reader = out.reader(partitions(&out, true)).unwrap();

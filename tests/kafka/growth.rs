@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::losses::{pipeline, said, start, until_rows, values, write};
 use super::{Test, broker};
-use crate::pauses::{terminate, until};
+use crate::pauses::until;
 use crate::support::Pipeline;
 use crate::support::kafka::Broker;
 
@@ -44,18 +44,17 @@ fn partitions_added() {
     until_rows(&run, 300);
     write(broker, &topic, 0, 100..200);
     until_rows(&run, 400);
-    assert!(host.try_wait().unwrap().is_none(), "{}", said(&run));
+    assert!(!host.has_ended(), "{}", said(&run));
     // And once more, with a kill in the middle.
     broker.grow(&topic, 4);
     write(broker, &topic, 3, 3_000..3_100);
-    host.kill().unwrap();
-    host.wait().unwrap();
+    host.kill();
     let mut host = start(&run, &[]);
     until_rows(&run, 500);
     until(&run, |status| {
         status["state"] == "running" && status["sources"][0]["lag"] == 0
     });
-    terminate(&mut host);
+    host.terminate();
     let expected = (0..200).chain(1_000..1_100).chain(2_000..2_100);
     assert_eq!(
         values(&run),
@@ -80,7 +79,7 @@ fn topics_added() {
     write(broker, &second, 0, 100..110);
     write(broker, &second, 1, 110..120);
     until_rows(&run, 30);
-    terminate(&mut host);
+    host.terminate();
     let expected: Vec<i64> = (0..10).chain(100..120).collect();
     assert_eq!(values(&run), expected);
 }
@@ -119,7 +118,7 @@ fn watermark_stays() {
     let after = until(&run, |status| status["sources"][0]["watermark"].is_i64());
     let watermark = |status: &Value| status["sources"][0]["watermark"].as_i64().unwrap();
     assert!(watermark(&after) >= watermark(&before));
-    terminate(&mut host);
+    host.terminate();
     let rows = run.rows("out.jsonl");
     let counts: Vec<i64> = rows.iter().map(|r| r["rows"].as_i64().unwrap()).collect();
     assert_eq!(counts, [1, 1, 1, 3], "{rows:?}");

@@ -3,16 +3,15 @@
 //! The real binary against a real Kafka. What is in the output is compared whole: nothing lost but what is counted as lost,
 //! nothing twice, and no record of a new topic read as if it were one of the old.
 
-use std::fs::File;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Instant;
 
 use serde_json::Value;
 
 use super::{PATIENCE, Test, broker};
-use crate::crash::wait;
-use crate::pauses::{terminate, until};
+use crate::pauses::until;
 use crate::support::kafka::Broker;
+use crate::support::running::Running;
 use crate::support::{Pipeline, binary};
 
 pub fn tests() -> Vec<Test> {
@@ -78,21 +77,10 @@ pub fn values(run: &Pipeline) -> Vec<i64> {
 }
 
 /// A host without end, what it says in `stderr.txt`.
-pub fn start(run: &Pipeline, more: &[&str]) -> Child {
-    let said = File::options()
-        .create(true)
-        .append(true)
-        .open(run.dir.path().join("stderr.txt"))
-        .unwrap();
-    Command::new(binary())
-        .arg("run")
-        .arg(run.file())
-        .args(more)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(said)
-        .spawn()
-        .unwrap()
+pub fn start(run: &Pipeline, more: &[&str]) -> Running {
+    let mut command = Command::new(binary());
+    command.arg("run").arg(run.file()).args(more);
+    Running::start(command, &run.dir.path().join("stderr.txt"))
 }
 
 pub fn said(run: &Pipeline) -> String {
@@ -207,19 +195,18 @@ fn truncated_while_running() {
     let mut host = start(&run, &[]);
     until_rows(&run, 10);
     until(&run, |status| status["sources"][0]["lag"] == 0);
-    signal(&host, libc::SIGSTOP);
+    host.signal(libc::SIGSTOP);
     // A fetch that waits at the broker would still be answered with what comes now; it waits 100 ms.
     std::thread::park_timeout(std::time::Duration::from_millis(500));
     write(broker, &topic, 0, 10..20);
     broker.delete_records(&topic, 0, 15);
-    signal(&host, libc::SIGCONT);
+    host.signal(libc::SIGCONT);
     until_rows(&run, 15);
     let status = until(&run, |status| {
         status["state"] == "running" && status["sources"][0]["lost"]["records"] == 5
     });
     assert_eq!(counts(&status["sources"][0]["lost"]), (5, 0));
-    host.kill().unwrap();
-    host.wait().unwrap();
+    host.kill();
 
     let mut host = start(&run, &[]);
     let status = until(&run, |status| status["state"] == "running");
@@ -228,7 +215,7 @@ fn truncated_while_running() {
         (5, 0),
         "kept by kill -9"
     );
-    terminate(&mut host);
+    host.terminate();
     assert_eq!(values(&run), (0..10).chain(15..20).collect::<Vec<_>>());
 }
 
@@ -243,13 +230,13 @@ fn cut_off_and_grown() {
     let mut host = start(&run, &[]);
     until_rows(&run, 20);
     until(&run, |status| status["sources"][0]["lag"] == 0);
-    signal(&host, libc::SIGSTOP);
+    host.signal(libc::SIGSTOP);
     broker.kill();
     broker.cut_log(&topic, 0);
     broker.up();
     write(&broker, &topic, 0, 100..130);
-    signal(&host, libc::SIGCONT);
-    let status = wait(&mut host, PATIENCE).expect("the host ends");
+    host.signal(libc::SIGCONT);
+    let status = host.end();
     let said = said(&run);
     assert_eq!(status.code(), Some(1), "{said}");
     for part in [
@@ -262,11 +249,6 @@ fn cut_off_and_grown() {
     }
     let rows = values(&run);
     assert_eq!(rows, (0..20).collect::<Vec<_>>(), "none of the others");
-}
-
-fn signal(host: &Child, signal: i32) {
-    // SAFETY: a signal to a child of this process that has not been waited for.
-    unsafe { libc::kill(host.id() as i32, signal) };
 }
 
 /// The new topic is longer than what was read of the old: its offsets alone would tell nothing.
@@ -324,9 +306,9 @@ fn created_anew_while_running() {
     until(&run, |status| status["sources"][0]["lag"] == 0);
     broker.create_anew(&topic, 1);
     write(broker, &topic, 0, 100..130);
-    let ended = wait(&mut host, PATIENCE);
+    let status = host.end();
     let told = said(&run);
-    assert_eq!(ended.and_then(|status| status.code()), Some(1), "{told}");
+    assert_eq!(status.code(), Some(1), "{told}");
     for part in [&topic, "created anew", "its id was "] {
         assert!(told.contains(part), "{told:?} lacks {part:?}");
     }
@@ -358,7 +340,7 @@ fn created_anew_and_gone_on() {
         status["state"] == "running" && status["sources"][0]["lost"]["unknown"] == 1
     });
     until_rows(&run, 100);
-    terminate(&mut host);
+    host.terminate();
     let new = (100..130).chain(200..230).chain(300..330);
     assert_eq!(values(&run), (0..10).chain(new).collect::<Vec<_>>());
 }
@@ -377,14 +359,14 @@ fn rights_come_back() {
             let waits = &status["sources"][0]["waiting"];
             waits.as_str().is_some_and(|why| why.contains(&topic))
         });
-        assert!(host.try_wait().unwrap().is_none(), "{}", said(&run));
+        assert!(!host.has_ended(), "{}", said(&run));
         broker.allow(&topic);
         until(&run, |status| status["sources"][0]["waiting"].is_null());
         write(&broker, &topic, 0, 10 * round..10 * round + 5);
         write(&broker, &topic, 1, 10 * round + 5..10 * (round + 1));
         until_rows(&run, 10 * (round as usize + 1));
     }
-    terminate(&mut host);
+    host.terminate();
     assert_eq!(values(&run), (0..30).collect::<Vec<_>>());
     assert!(said(&run).contains("can be read again"), "{}", said(&run));
 

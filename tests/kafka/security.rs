@@ -7,9 +7,9 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 use super::{PATIENCE, Test};
-use crate::crash::wait;
 use crate::support::binary;
 use crate::support::kafka::secured::{KEY_PASSWORD, LIMITED, PASSWORD, Secured, USER, Way};
+use crate::support::running::wait;
 
 pub fn tests() -> Vec<Test> {
     vec![

@@ -10,9 +10,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::Test;
-use crate::crash::wait;
 use crate::support::data::Data;
 use crate::support::postgres::{Database, Server, quoted};
+use crate::support::running::wait;
 use crate::support::{Pipeline, read_rows};
 
 pub fn tests() -> Vec<Test> {

@@ -9,9 +9,9 @@ use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
 use super::{Host, finish, refused, restore, slow_plugins, snapshot, text, tidemill};
-use crate::crash::wait;
 use crate::pipelines::assert_all_plugins;
 use crate::support::data::Data;
+use crate::support::running::wait;
 use crate::support::{Pipeline, binary, trial};
 
 pub fn trials() -> Vec<Trial> {

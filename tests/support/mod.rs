@@ -7,13 +7,16 @@ pub mod oracle;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod running;
 pub mod shop;
 pub mod times;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
@@ -32,10 +35,22 @@ pub fn root() -> PathBuf {
         .to_owned()
 }
 
-/// A test; its panic is its failure.
+/// A test that takes longer hangs; the slowest needs three minutes.
+const HANGS_AFTER: Duration = Duration::from_secs(900);
+
+/// A test; its panic is its failure. One that hangs ends the whole run, with its name: waiting for it tells nobody anything.
 pub fn trial(name: &'static str, test: fn()) -> Trial {
     Trial::test(name, move || {
-        std::panic::catch_unwind(test).map_err(|cause| {
+        let (done, ends) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            if ends.recv_timeout(HANGS_AFTER) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("test {name} hangs: no end after {HANGS_AFTER:?}");
+                std::process::exit(101);
+            }
+        });
+        let result = std::panic::catch_unwind(test);
+        drop(done);
+        result.map_err(|cause| {
             let text = cause.downcast_ref::<String>().cloned();
             Failed::from(
                 text.or_else(|| cause.downcast_ref::<&str>().map(|s| (*s).to_owned()))

@@ -93,6 +93,8 @@ pub struct Coordinator {
     source_names: Vec<String>,
     step_names: Vec<String>,
     paused: bool,
+    /// Nothing is read for now.
+    holds_all: bool,
 }
 
 impl Coordinator {
@@ -138,6 +140,7 @@ impl Coordinator {
             step_names: plan.steps.iter().map(|s| s.name.clone()).collect(),
             meta,
             paused: false,
+            holds_all: false,
         }
     }
 
@@ -192,6 +195,11 @@ impl Coordinator {
         let start = self.advance_or_start(ended, elapsed);
         let (mut paused, stuck) = self.hold_back(&full, elapsed);
         self.let_behind_catch_up(&mut paused);
+        if self.holds_all {
+            for (held, positions) in paused.iter_mut().zip(&self.positions) {
+                *held = positions.keys().copied().collect();
+            }
+        }
         Decision {
             epoch: self.epoch,
             watermarks: self.watermarks.clone().into(),
@@ -256,6 +264,11 @@ impl Coordinator {
     /// The next checkpoint is not left out although nothing happened.
     pub fn want_checkpoint(&mut self) {
         self.changed = true;
+    }
+
+    /// Whether nothing is read from the next epoch on, as the state is written more slowly than it changes.
+    pub fn hold_all(&mut self, hold: bool) {
+        self.holds_all = hold;
     }
 
     /// The checkpoint in flight is decided.

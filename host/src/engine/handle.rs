@@ -25,6 +25,9 @@ const RATE_WINDOW: Duration = Duration::from_secs(5);
 /// How often a waiting swap looks whether the run has ended.
 const SWAP_LOOK: Duration = Duration::from_millis(50);
 
+/// Why sources wait while merges do not keep up.
+const WRITTEN_SLOWLY: &str = "the state changes faster than the disk under [host] state takes it";
+
 /// A running pipeline.
 pub struct Handle {
     shared: Arc<Shared>,
@@ -239,6 +242,10 @@ impl Control for Handle {
             })
             .collect();
         drop(coordinator);
+        let behind = shared
+            .behind
+            .load(Relaxed)
+            .then(|| WRITTEN_SLOWLY.to_owned());
         let source = |(i, s): (usize, &crate::pipeline::plan::Source)| SourceStatus {
             name: s.name.clone(),
             records_in: m.sources[i].records.load(Relaxed),
@@ -247,7 +254,7 @@ impl Control for Handle {
             watermark: shown(seen[i].1),
             bad: m.sources[i].bad.load(Relaxed),
             lost: seen[i].2,
-            waiting: shared.sources[i].waiting(),
+            waiting: shared.sources[i].waiting().or_else(|| behind.clone()),
         };
         let sink = |(i, s): (usize, &crate::pipeline::plan::Sink)| SinkStatus {
             name: s.name.clone(),

@@ -165,6 +165,7 @@ pub fn open(
         tables,
         step_ids,
         source_ids,
+        behind: store.behind(),
         coordinator,
         decided: number,
         broker: options.broker.clone(),

@@ -1,7 +1,7 @@
 //! What the workers of a run have in common.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Shared {
     /// Numbers of the steps and sources in the state.
     pub step_ids: Vec<u16>,
     pub source_ids: Vec<u16>,
+    /// True while the state is written more slowly than it changes.
+    pub behind: Arc<AtomicBool>,
     meeting: Rendezvous<Report, Decision>,
     frozen: Rendezvous<Vec<Delta>, Result<(), ()>>,
     coordinator: Mutex<Coordinator>,
@@ -79,6 +81,7 @@ pub struct Parts {
     pub tables: Arc<TableSet>,
     pub step_ids: Vec<u16>,
     pub source_ids: Vec<u16>,
+    pub behind: Arc<AtomicBool>,
     pub coordinator: Coordinator,
     pub decided: u64,
     pub broker: Option<Arc<EmbeddedBroker>>,
@@ -124,6 +127,7 @@ impl Shared {
             tables: parts.tables,
             step_ids: parts.step_ids,
             source_ids: parts.source_ids,
+            behind: parts.behind,
             _broker: parts.broker,
         };
         (shared, queue)
@@ -147,6 +151,7 @@ impl Shared {
                 self.grown.get_or_init(|| what);
                 coordinator.stop();
             }
+            coordinator.hold_all(self.behind.load(Relaxed));
             coordinator.decide(reports, self.clock.elapsed(), self.clock.now())
         })
     }

@@ -15,7 +15,7 @@ use super::merged::{self, Merged};
 use super::newest::Newest;
 use super::{Changes, segments};
 use crate::limits::{
-    MERGE_CHECKPOINTS_MAX, MERGE_KEYS_MIN, MERGE_SLICE_BYTES, MERGE_SLICE_KEYS,
+    MERGE_BEHIND, MERGE_CHECKPOINTS_MAX, MERGE_KEYS_MIN, MERGE_SLICE_BYTES, MERGE_SLICE_KEYS,
     MERGE_UNMERGED_BYTES_MAX, MERGE_UNMERGED_KEYS_MAX,
 };
 
@@ -47,6 +47,11 @@ impl MergeRule {
             || unmerged.bytes >= self.bytes_max
             || unmerged.checkpoints >= self.checkpoints_max
     }
+
+    /// Merges do not keep up with what changes.
+    fn is_behind(&self, unmerged: log::Unmerged) -> bool {
+        unmerged.bytes >= self.bytes_max.saturating_mul(MERGE_BEHIND)
+    }
 }
 
 /// The two files together.
@@ -62,6 +67,8 @@ pub(super) struct Files {
     merged_below: AtomicU64,
     /// A hot table has no room before the next merge.
     wanted: AtomicBool,
+    /// Merges do not keep up.
+    behind: Arc<AtomicBool>,
 }
 
 /// Both files as of one moment: the last decided checkpoint then.
@@ -82,6 +89,7 @@ impl Files {
             merging: Mutex::new(()),
             merged_below: AtomicU64::new(merged_below),
             wanted: AtomicBool::new(false),
+            behind: Arc::default(),
         }
     }
 
@@ -124,6 +132,18 @@ impl Files {
         let unmerged = log::unmerged(&self.log.read()?)?;
         let wanted = self.wanted.swap(false, Ordering::AcqRel);
         Ok(wanted || rule.is_due(unmerged, merged::entries(&self.merged.read()?)?))
+    }
+
+    /// True while merges do not keep up with what changes.
+    pub fn behind(&self) -> Arc<AtomicBool> {
+        self.behind.clone()
+    }
+
+    /// Looks whether merges keep up: after something was written, and after a merge.
+    pub fn look_behind(&self, rule: &MergeRule) -> Result<(), Fault> {
+        let behind = rule.is_behind(log::unmerged(&self.log.read()?)?);
+        self.behind.store(behind, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Merges every decided checkpoint; gives up between two slices when `stop` says so.
@@ -279,7 +299,7 @@ impl Shared {
                 return;
             }
             let merged = match files.merge_is_due(rule) {
-                Ok(true) => files.merge(&stop),
+                Ok(true) => files.merge(&stop).and_then(|()| files.look_behind(rule)),
                 Ok(false) => Ok(()),
                 Err(fault) => Err(fault),
             };

@@ -11,6 +11,7 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -69,6 +70,7 @@ pub struct Store {
     broken: Mutex<bool>,
     // Dropped in this order: the thread, the files it uses, the lock that keeps others out.
     merger: Merger,
+    rule: MergeRule,
     pub(super) files: Arc<Files>,
     _lock: File,
 }
@@ -128,6 +130,7 @@ impl Store {
             known: Mutex::new(known),
             broken: Mutex::new(false),
             merger,
+            rule,
             files,
             _lock: lock,
         })
@@ -273,6 +276,11 @@ impl Store {
     /// Moves everything decided from the log into `state.redb` now instead of when it is worthwhile.
     pub fn merge(&self) -> Result<(), StateError> {
         self.fault(self.files.merge(&|| false))
+    }
+
+    /// True while what changes is not merged as fast as it comes: then nothing more should be read for a while.
+    pub fn behind(&self) -> Arc<AtomicBool> {
+        self.files.behind()
     }
 
     /// Bytes of both files.

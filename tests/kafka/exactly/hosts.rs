@@ -2,7 +2,7 @@
 //! words that name both sides and the ways out; nothing is guessed.
 
 use std::path::Path;
-use std::process::{Child, Command, Output};
+use std::process::{Command, Output};
 
 use super::super::{Test, broker};
 use super::running::until;
@@ -48,31 +48,19 @@ pub fn assert_refused(output: &Output, parts: &[&str]) {
     }
 }
 
-fn end(mut child: Child) -> Output {
-    until("the end of a host", || child.try_wait().unwrap().is_some());
-    child.wait_with_output().unwrap()
-}
-
-fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill")
-        .args([format!("-{name}"), child.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success());
-}
-
 /// A host that stood still for longer than its transaction may last, with nobody in its place, goes on by itself.
 fn slept() {
     let scene = Scene::new(broker(), 6_000);
     let brokers = format!("brokers = \"{}\"", scene.broker.cluster_address());
     scene.write(&brokers, "transaction_timeout = \"2s\"");
-    let host = scene.command(&["--until-end"]).spawn().unwrap();
+    let mut host = scene.start(&["--until-end"]);
     until("output", || scene.read(&scene.output).len() > 100);
-    signal(&host, "STOP");
+    host.signal(libc::SIGSTOP);
     // What is awaited here is the time itself: the broker looks for overdue transactions every ten seconds.
     std::thread::sleep(std::time::Duration::from_secs(13));
-    signal(&host, "CONT");
-    let output = end(host);
-    assert!(output.status.success(), "{}", told(&output));
+    host.signal(libc::SIGCONT);
+    let status = host.end();
+    assert!(status.success(), "{}", host.said());
     scene.assert_exact("after a long sleep");
 }
 
@@ -81,9 +69,9 @@ fn zombie() {
     let mut scene = Scene::new(broker(), 1_200);
     scene.has_file = false;
     scene.write_plain();
-    let old = scene.command(&[]).spawn().unwrap();
+    let mut old = scene.start(&[]);
     until("output", || scene.read(&scene.output).len() > 100);
-    signal(&old, "STOP");
+    old.signal(libc::SIGSTOP);
     let moved = tempfile::TempDir::new().unwrap();
     for file in ["state", "pipeline.toml"] {
         copy(&scene.dir.path().join(file), &moved.path().join(file));
@@ -91,14 +79,10 @@ fn zombie() {
     let zombie_dir = std::mem::replace(&mut scene.dir, moved);
     scene.feed(600);
     scene.finish();
-    signal(&old, "CONT");
-    let output = end(old);
-    assert_eq!(output.status.code(), Some(3), "{}", told(&output));
-    assert!(
-        told(&output).contains("must not run beside"),
-        "{}",
-        told(&output)
-    );
+    old.signal(libc::SIGCONT);
+    let (status, said) = (old.end(), old.said());
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("must not run beside"), "{said}");
     scene.assert_exact("with a zombie");
     drop(zombie_dir);
 }
@@ -107,7 +91,7 @@ fn zombie() {
 fn two_hosts() {
     let scene = Scene::new(broker(), 1_200);
     scene.write_plain();
-    let first = scene.command(&[]).spawn().unwrap();
+    let mut first = scene.start(&[]);
     until("output", || scene.read(&scene.output).len() > 100);
     for _ in 0..2 {
         let second = scene.command(&["--set", "host.state=\"other\""]);
@@ -118,8 +102,7 @@ fn two_hosts() {
     }
     let same = scene.command(&[]).output().unwrap();
     assert_refused(&same, &["in use by another tidemill process"]);
-    signal(&first, "TERM");
-    assert!(end(first).status.success());
+    first.terminate();
     scene.finish();
     scene.assert_exact("with a second host");
 }

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 use super::{Test, finished, partitions, read_until, source};
 use crate::support::kafka::Broker;
+use crate::support::running::Running;
 use crate::support::{binary, plugin, read_rows};
 use tidemill::pipeline::plan::Start;
 use tidemill::source::Source;
@@ -135,6 +136,16 @@ kafka = {{ topic = \"{output}\", key = [\"user\"] }}
 
     fn file(&self) -> PathBuf {
         self.dir.path().join("pipeline.toml")
+    }
+
+    /// What the hosts of [`start`](Self::start) say.
+    fn said(&self) -> PathBuf {
+        self.dir.path().join("stderr.txt")
+    }
+
+    /// `tidemill run` with what a test adds, until it ends or the test has done with it.
+    fn start(&self, more: &[&str]) -> Running {
+        Running::start(self.command(more), &self.said())
     }
 
     /// `tidemill run` with what a test adds.

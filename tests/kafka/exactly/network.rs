@@ -1,7 +1,6 @@
 //! What the network and the brokers do to a transaction: rows 6 to 14 of the fault matrix, with a proxy between host and
 //! broker that loses, repeats and holds requests of Kafka's protocol.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use super::super::Test;
@@ -62,10 +61,9 @@ fn killed_after_commit() {
     let (broker, proxy) = behind();
     let scene = scene(&broker, 1_200, "");
     let lost = proxy.on(ApiKey::EndTxn).responses().nth(4).swallow();
-    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    let mut host = scene.start(&["--until-end"]);
     lost.wait_for_hits(1);
-    host.kill().unwrap();
-    host.wait().unwrap();
+    host.kill();
     let told = scene.finish();
     assert!(told.contains("kept"), "{told}");
     scene.assert_exact("killed between a commit and its reply");
@@ -76,14 +74,13 @@ fn late_commit() {
     let (broker, proxy) = behind();
     let scene = scene(&broker, 4_800, "");
     let held = proxy.on(ApiKey::EndTxn).requests().nth(4).hold();
-    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    let mut host = scene.start(&["--until-end"]);
     held.wait_for_hits(1);
     // The client has given it up and committed by another connection or another producer.
     let before = proxy.count(ApiKey::EndTxn, Direction::Request).passed;
     proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 2);
     held.release();
-    let status = host.wait().unwrap();
-    assert!(status.success());
+    assert!(host.end().success());
     scene.assert_exact("a commit that came late");
 }
 
@@ -91,12 +88,12 @@ fn late_offsets() {
     let (broker, proxy) = behind();
     let scene = scene(&broker, 4_800, "");
     let held = proxy.on(ApiKey::TxnOffsetCommit).requests().nth(4).hold();
-    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    let mut host = scene.start(&["--until-end"]);
     held.wait_for_hits(1);
     let before = proxy.count(ApiKey::EndTxn, Direction::Request).passed;
     proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 2);
     held.release();
-    assert!(host.wait().unwrap().success());
+    assert!(host.end().success());
     scene.assert_exact("offsets that came late");
 }
 
@@ -109,10 +106,10 @@ fn hanging_coordinator() {
         .requests()
         .first(3)
         .swallow();
-    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    let mut host = scene.start(&["--until-end"]);
     held.wait_for_hits(1);
     assert!(scene.read(&scene.output).is_empty());
-    assert!(host.wait().unwrap().success());
+    assert!(host.end().success());
     scene.assert_exact("a coordinator that hung");
 }
 
@@ -120,7 +117,7 @@ fn hanging_coordinator() {
 fn broker_restart() {
     let (broker, proxy) = behind();
     let mut scene = scene(&broker, 1_200, "");
-    let mut host = scene.command(&[]).stderr(Stdio::null()).spawn().unwrap();
+    let mut host = scene.start(&[]);
     for _ in 0..2 {
         let before = proxy.count(ApiKey::EndTxn, Direction::Response).passed;
         proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, before + 3);
@@ -128,8 +125,7 @@ fn broker_restart() {
         broker.up();
         scene.feed(1_200);
     }
-    host.kill().unwrap();
-    host.wait().unwrap();
+    host.kill();
     scene.finish();
     scene.assert_exact("a broker that was killed twice");
 }
@@ -138,7 +134,7 @@ fn broker_restart() {
 fn cut() {
     let (broker, proxy) = behind();
     let scene = scene(&broker, 9_000, "transaction_timeout = \"6s\"");
-    let mut host = scene.command(&["--until-end"]).spawn().unwrap();
+    let mut host = scene.start(&["--until-end"]);
     for (round, seconds) in [(1, 1), (2, 9)] {
         proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, 5 * round);
         proxy.hold_everything();
@@ -147,7 +143,7 @@ fn cut() {
         proxy.cut_everything();
         proxy.go_on();
     }
-    let status = host.wait().unwrap();
+    let status = host.end();
     assert!(status.success(), "{status}");
     scene.assert_exact("a network that was cut");
 }

@@ -1,6 +1,6 @@
-//! A host that runs until a test has done with it, and the commands that are put to it.
+//! Hosts that run until a test has done with them, and the commands that are put to them.
 
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -8,48 +8,16 @@ use serde_json::Value;
 use super::super::PATIENCE;
 use super::{Scene, told};
 use crate::support::binary;
+use crate::support::running::Running;
 
-/// Ends with the test, however that ends.
-pub struct Running(Child);
-
-impl Running {
-    /// A run without end. `drill` is where it is to crash, if it is.
-    pub fn start(scene: &Scene<'_>, settings: &[&str], drill: Option<&str>) -> Self {
-        let set: Vec<&str> = settings.iter().flat_map(|s| ["--set", *s]).collect();
-        let mut command = scene.command(&set);
-        if let Some(drill) = drill {
-            command.env("TIDEMILL_CRASH_AT", drill);
-        }
-        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
-        Self(quiet.spawn().unwrap())
+/// A run without end. `drill` is where it is to crash, if it is.
+pub fn start(scene: &Scene<'_>, settings: &[&str], drill: Option<&str>) -> Running {
+    let set: Vec<&str> = settings.iter().flat_map(|s| ["--set", *s]).collect();
+    let mut command = scene.command(&set);
+    if let Some(drill) = drill {
+        command.env("TIDEMILL_CRASH_AT", drill);
     }
-
-    pub fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    pub fn has_ended(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_some()
-    }
-
-    /// Until it ends by itself.
-    pub fn end(&mut self) -> ExitStatus {
-        let mut status = None;
-        until("the end of a host", || {
-            status = self.0.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // One that has ended already is no concern.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    Running::start(command, &scene.said())
 }
 
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {

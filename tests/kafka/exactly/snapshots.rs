@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::{Test, broker};
 use super::hosts::assert_refused;
-use super::running::{Running, ask, succeed, until};
+use super::running::{self, ask, succeed, until};
 use super::sent::{Sent, decision_of, decisions, rows};
 use super::{Scene, USERS, is_refused, raw_id};
 use crate::support::read_rows;
@@ -142,7 +142,7 @@ fn abandoned() {
 
 /// A snapshot under load, and `kill -9` some checkpoints later.
 fn run_and_kill(scene: &Scene<'_>) -> Snapshot {
-    let mut host = Running::start(scene, &SETTINGS, None);
+    let mut host = running::start(scene, &SETTINGS, None);
     until("output", || scene.read(&scene.output).len() > 100);
     let snapshot = Snapshot::take(scene, "backup");
     until("some checkpoints after the snapshot", || {

@@ -14,7 +14,7 @@ use tidemill::crash::POINTS;
 
 use super::super::{Test, broker};
 use super::crashes::{is_of_checkpoint, is_of_start, rounds};
-use super::running::{Running, ask, command, succeed};
+use super::running::{self, ask, command, succeed};
 use super::sent::{Sent, decision_of, decisions, rows};
 use super::{Scene, told};
 use crate::support::{plugin, plugin_variant};
@@ -86,7 +86,7 @@ fn crash_in_swap(versions: &[Version], point: &str, pass: usize, start: &str) {
     let mut scene = Scene::new(broker(), 4_000);
     scene.write_plain();
     let drill = format!("{point}:{pass}");
-    let mut host = Running::start(&scene, &[FLOWING, SWAPS_ONLY], Some(&drill));
+    let mut host = running::start(&scene, &[FLOWING, SWAPS_ONLY], Some(&drill));
     ask(&scene, &["plugin", "history"], &[STEP]);
     for version in &versions[1..pass] {
         swap(&scene, version);
@@ -94,10 +94,10 @@ fn crash_in_swap(versions: &[Version], point: &str, pass: usize, start: &str) {
     let new = &versions[pass];
     let told = refused(&scene, new);
     assert!(!host.end().success(), "{what}: {told}");
-    let mut host = Running::start(&scene, &[FLOWING], Some(start));
+    let mut host = running::start(&scene, &[FLOWING], Some(start));
     assert!(!host.end().success(), "{what}");
 
-    let mut host = Running::start(&scene, &[FLOWING], None);
+    let mut host = running::start(&scene, &[FLOWING], None);
     let stands = COMMITTED.contains(&point);
     let expected = &versions[if stands { pass } else { pass - 1 }];
     let history = ask(&scene, &["plugin", "history"], &[STEP]);
@@ -137,7 +137,7 @@ fn kills() {
     let mut scene = Scene::new(broker(), 2_000);
     scene.write_plain();
     let settings = [FLOWING, "host.checkpoint_every=50ms"];
-    let mut host = Running::start(&scene, &settings, None);
+    let mut host = running::start(&scene, &settings, None);
     ask(&scene, &["plugin", "history"], &[STEP]);
     // Both are compiled once; a swap after that takes as long as those that meet a kill.
     swap(&scene, &versions[1]);
@@ -159,7 +159,7 @@ fn kills() {
         host.kill();
         asking.wait().unwrap();
         scene.feed(300);
-        host = Running::start(&scene, &settings, None);
+        host = running::start(&scene, &settings, None);
         let history = ask(&scene, &["plugin", "history"], &[STEP]);
         let what = format!("seed {seed}, killed {moment} us after a swap was asked for");
         assert_history(&history, &decisions(&scene), &what);

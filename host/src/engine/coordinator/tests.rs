@@ -227,3 +227,17 @@ fn a_pipeline_without_input_has_a_checkpoint_a_day() {
     }
     assert_eq!(checkpoints, [(24, 8), (48, 9), (72, 10)]);
 }
+
+/// Nothing is read while the state is written more slowly than it changes, and all is read again afterwards.
+#[test]
+fn all_partitions_wait_while_the_state_is_behind() {
+    let all = [(0, 0), (0, 1), (1, 0)];
+    let mut coordinator = coordinator(Mode::Streaming, &all);
+    for (behind, held) in [(false, [0, 0, 0]), (true, [2, 1, 0]), (false, [0, 0, 0])] {
+        coordinator.hold_all(behind);
+        let report = report(&[(0, 0, Some(1), false), (0, 1, Some(1), false)]);
+        let decision = coordinator.decide(vec![report], Duration::ZERO, 0);
+        let found: Vec<usize> = decision.paused.iter().map(Vec::len).collect();
+        assert_eq!(found, held);
+    }
+}

@@ -5,7 +5,7 @@
 //! the next instance has another epoch, and the broker refuses what comes late of the old one.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::client::ClientContext;
@@ -30,6 +30,8 @@ pub(super) const STATISTICS_MS: &str = "250";
 /// A commit that took less cannot hold a repeated request: librdkafka waits longer before it repeats one (100 ms less its
 /// jitter, both for a request and for a connection).
 const QUICK: Duration = Duration::from_millis(50);
+/// A coordinator that does not end a broken transaction within this time is away.
+const ABORT_WITHIN: Duration = Duration::from_secs(5);
 /// Statistics that do not come within this time say nothing: doubt.
 const STATISTICS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,8 @@ pub(super) struct Instance {
     began: Mutex<Option<(Instant, SystemTime)>>,
     has_begun: AtomicBool,
     commits: AtomicU64,
+    /// Once a record could not be written: why another producer is said to have taken the place of this one, if it is.
+    shut_out: OnceLock<Option<String>>,
 }
 
 /// What librdkafka's threads have told.
@@ -81,6 +85,7 @@ impl Instance {
             began: Mutex::default(),
             has_begun: AtomicBool::new(false),
             commits: AtomicU64::new(0),
+            shut_out: OnceLock::new(),
         })
     }
 
@@ -263,10 +268,33 @@ impl Instance {
     /// Fails if a record could not be written.
     fn check(&self) -> Result<(), ConnectorError> {
         let link = &self.told.link;
-        match &*lock(&self.told.failed) {
-            Some(NotWritten { cause, for_good }) if *for_good => Err(link.failed(cause)),
-            Some(NotWritten { cause, .. }) => Err(doubt(link, cause)),
+        let failed = lock(&self.told.failed).clone();
+        match failed {
+            Some(NotWritten { cause, for_good }) if for_good => Err(link.failed(cause)),
+            Some(NotWritten { cause, .. }) => Err(self.abort(&cause)),
             None => link.check(),
+        }
+    }
+
+    /// Ends the transaction, of which a record could not be written. A broker that leads a partition tells a producer that
+    /// was shut out no more than that its epoch is an old one; the coordinator tells that another took its place.
+    fn abort(&self, why: &str) -> ConnectorError {
+        let link = &self.told.link;
+        let shut_out = self.shut_out.get_or_init(|| {
+            let aborted = self.until_done(&|| false, ABORT_WITHIN, why, || {
+                self.producer.abort_transaction(ATTEMPT)
+            });
+            match aborted {
+                Err(ConnectorError::Fenced { cause, .. }) => Some(cause),
+                _ => None,
+            }
+        });
+        match shut_out {
+            Some(cause) => ConnectorError::Fenced {
+                place: link.place().to_owned(),
+                cause: cause.clone(),
+            },
+            None => doubt(link, why),
         }
     }
 

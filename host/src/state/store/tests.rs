@@ -1,6 +1,7 @@
 //! The store against a plain map: random commits, merges and reopens; every write failing once; copies of the directory
 //! taken while it was open, as a kill would leave it.
 
+mod behind;
 mod disk;
 mod faults;
 mod power;
