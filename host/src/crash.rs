@@ -23,7 +23,6 @@ pub const POINTS: &[&str] = &[
     "followers-synced",
     "decision-sent",
     "flushed",
-    "offsets-sent",
     "log-written",
     "prepared",
     "committed",

@@ -326,7 +326,7 @@ fn group_offsets() {
     let until = Instant::now() + PATIENCE;
     while broker.committed("kafka-tests", &topic, 0) != Some(7) {
         assert!(Instant::now() < until);
-        source.decided(&at(7), false);
+        source.decided(&at(7));
     }
     // Only for monitors: reading begins where the pipeline says.
     assert_eq!(partitions(&source, false)[0].start.offset, 0);

@@ -1,6 +1,5 @@
-//! A host process that runs until a test has done with it. It ends with the test, and with the test
-//! process, however that ends; what it says goes to
-//! a file, so that nobody has to listen.
+//! A host process that runs until a test has done with it. It ends with the test, and with the test process, however that
+//! ends. What it says goes to a file, so that nobody has to listen; a test that fails shows it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -59,10 +58,7 @@ impl Running {
     pub fn end(&mut self) -> ExitStatus {
         match wait(&mut self.child, ENDS_WITHIN) {
             Some(status) => status,
-            None => {
-                let threads = threads(self.id());
-                panic!("it did not end; its threads: {threads}; {}", self.said())
-            }
+            None => panic!("it did not end"),
         }
     }
 
@@ -70,12 +66,16 @@ impl Running {
     pub fn terminate(&mut self) {
         self.signal(libc::SIGTERM);
         let status = self.end();
-        assert_eq!(status.code(), Some(0), "{status}: {}", self.said());
+        assert_eq!(status.code(), Some(0), "{status}");
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let threads = threads(self.id());
+            eprintln!("its threads: {threads}; what it said: {}", self.said());
+        }
         // One that has ended already is no concern.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -73,8 +73,7 @@ impl Checkpointer {
         };
         match &shared.transaction {
             Some(producer) => {
-                let offsets = shared.group_offsets(&positions);
-                decide::commit(producer, &self.store, prepared, &frozen.meta, &offsets)?;
+                decide::commit(producer, &self.store, prepared, &frozen.meta)?;
                 producer.release()?;
                 crash::point("released");
             }
@@ -90,7 +89,7 @@ impl Checkpointer {
             swap.decided(frozen.number);
         }
         for (source, positions) in shared.sources.iter().zip(&positions) {
-            source.decided(positions, shared.commits_offsets_of(&**source));
+            source.decided(positions);
         }
         reload_tables(shared);
         let metrics = &shared.metrics;

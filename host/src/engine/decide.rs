@@ -13,7 +13,6 @@ use crate::error::RunError;
 use crate::kafka::TransactionalProducer;
 use crate::kafka::decision::Decision;
 use crate::pipeline::plan::Plan;
-use crate::source::GroupOffset;
 use crate::state::peek::Peeked;
 use crate::state::store::{Prepared, Restored, Store};
 use crate::state::{parse_state_id, show_state_id};
@@ -82,7 +81,6 @@ pub fn commit(
     store: &Store,
     prepared: Prepared,
     meta: &EngineMeta,
-    offsets: &[GroupOffset],
 ) -> Result<(), RunError> {
     let number = prepared.number;
     let decision = decision(store, number, meta);
@@ -92,7 +90,7 @@ pub fn commit(
             crash::point("log-written");
             written
         });
-        let sent = producer.prepare(&decision, offsets);
+        let sent = producer.prepare(&decision);
         let written = log.join();
         written.map_err(|_| {
             RunError::Worker("writing the checkpoint panicked; its message is above".into())

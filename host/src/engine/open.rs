@@ -432,7 +432,7 @@ fn commit_start(
     };
     crash::point("start-prepared");
     match transaction {
-        Some(producer) => decide::commit(producer, store, prepared, meta, &[])?,
+        Some(producer) => decide::commit(producer, store, prepared, meta)?,
         None => store.commit(prepared)?,
     }
     crash::point("start-decided");

@@ -1,6 +1,5 @@
 //! What the workers of a run have in common.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -18,7 +17,7 @@ use crate::kafka::{EmbeddedBroker, TransactionalProducer};
 use crate::pipeline::plan::Plan;
 use crate::sink::Sink;
 use crate::sink::dead_letters::DeadLetters;
-use crate::source::{GroupOffset, Position, Source};
+use crate::source::Source;
 use crate::state::Delta;
 use crate::table::TableSet;
 
@@ -228,21 +227,6 @@ impl Shared {
             swap,
             frozen_at: at,
         })
-    }
-
-    /// Whether the offsets of this source are part of the transaction: it reads from the same cluster.
-    pub fn commits_offsets_of(&self, source: &dyn Source) -> bool {
-        let of = |t: &Arc<TransactionalProducer>| t.is_at(source.cluster());
-        self.transaction.as_ref().is_some_and(of)
-    }
-
-    /// What goes into the transaction for lag monitors. `positions` by source.
-    pub fn group_offsets(&self, positions: &[BTreeMap<u32, Position>]) -> Vec<GroupOffset> {
-        let sources = self.sources.iter().zip(positions);
-        sources
-            .filter(|(source, _)| self.commits_offsets_of(&***source))
-            .flat_map(|(source, positions)| source.group_offsets(positions))
-            .collect()
     }
 
     /// Checkpoint `number` is true.

@@ -10,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::connection::{self, Asking, Link, cause, is_transient};
+use super::ending::Ending;
 use super::properties::Scope;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Cluster;
@@ -96,10 +97,11 @@ pub(super) fn try_create(
 pub(super) fn asking_client(
     cluster: &Cluster,
     link: &Arc<Link>,
-) -> Result<BaseConsumer<Asking>, ConnectorError> {
+) -> Result<Ending<BaseConsumer<Asking>>, ConnectorError> {
     let fixed = [("allow.auto.create.topics", "false")];
     connection::config(cluster, Scope::Consumer, link.place(), &[], &fixed)?
         .create_with_context(Asking(link.clone()))
+        .map(Ending::new)
         .map_err(|error| link.failed(cause(&error)))
 }
 

@@ -312,6 +312,7 @@ pub(super) fn is_transient(code: RDKafkaErrorCode) -> bool {
             | BrokerTransportFailure
             | CoordinatorLoadInProgress
             | CoordinatorNotAvailable
+            | DestroyBroker
             | FencedLeaderEpoch
             | KafkaStorageError
             | LeaderNotAvailable

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::admin;
 use super::connection::{self, Asking, Link, cause, is_transient};
+use super::ending::Ending;
 use super::properties::Scope;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Cluster;
@@ -41,6 +42,8 @@ const LOOK_BACK_GROWS: i64 = 16;
 /// Nothing heard for so long: the client begins again.
 const SILENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
+/// A transaction that nobody writes any more has its mark in less, while there are brokers that answer.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What makes a checkpoint true.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,13 +233,15 @@ impl Decisions {
         Ok(last)
     }
 
-    /// Waits until no open transaction hides anything before `to`.
+    /// Waits until no open transaction hides anything before `to`. Not for ever: a transaction whose mark the brokers have
+    /// lost has no end, and what became of it can be learnt from nobody.
     fn wait_until_stable(
         &self,
         consumer: &BaseConsumer<Asking>,
         to: i64,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), ConnectorError> {
+        let mut waited = Duration::ZERO;
         loop {
             // Of a client that reads what is committed this is the last stable offset.
             let (_, stable) = admin::ask(consumer, &self.link, stop, |timeout| {
@@ -247,8 +252,17 @@ impl Decisions {
             if stable >= to {
                 return Ok(());
             }
+            if waited >= ENDS_WITHIN {
+                let seconds = ENDS_WITHIN.as_secs();
+                return Err(self.link.failed(format!(
+                    "a transaction on the topic has no end: nobody writes it any more, and for {seconds} s the brokers have not \
+                     said what became of it. They have lost its mark, as Apache Kafka 4.3.0 and 4.3.1 do when a broker is \
+                     killed. See \"A transaction without an end\" in docs/operations.md"
+                )));
+            }
             self.link.waits_for("a transaction on the topic to end");
             consumer.poll(POLL);
+            waited += POLL;
         }
     }
 
@@ -280,7 +294,7 @@ impl Decisions {
             .map_err(|error| self.link.failed(cause(&error)))
     }
 
-    fn consumer(&self, isolation: &str) -> Result<BaseConsumer<Asking>, ConnectorError> {
+    fn consumer(&self, isolation: &str) -> Result<Ending<BaseConsumer<Asking>>, ConnectorError> {
         let fixed = [
             ("allow.auto.create.topics", "false"),
             ("auto.offset.reset", "error"),
@@ -298,6 +312,7 @@ impl Decisions {
             &fixed,
         )?
         .create_with_context(Asking(self.link.clone()))
+        .map(Ending::new)
         .map_err(|error| self.link.failed(cause(&error)))
     }
 }

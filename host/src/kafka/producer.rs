@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::admin;
 use super::connection::{self, Link, cause};
+use super::ending::Ending;
 use super::properties::Scope;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Cluster;
@@ -44,7 +45,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Writes to one topic.
 pub struct TopicProducer {
-    producer: ThreadedProducer<Deliveries>,
+    producer: Ending<ThreadedProducer<Deliveries>>,
     shared: Arc<Shared>,
     cluster: Cluster,
     topic: String,
@@ -158,7 +159,7 @@ impl TopicProducer {
             .create_with_context(Deliveries(shared.clone()))
             .map_err(|error| link.failed(cause(&error)))?;
         let this = Self {
-            producer,
+            producer: Ending::new(producer),
             shared,
             cluster: cluster.clone(),
             topic: topic.to_owned(),

@@ -16,9 +16,11 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::connection::{Link, cause, is_transient};
 use super::context::SourceContext;
 use super::doubts::{Doubts, PROBE_WAIT};
+use super::ending::Ending;
 use super::loss;
 use super::part::{Part, part};
 use super::queue::{Asked, BatchConsumer, Fetched};
+use super::silence::{ASK_WAIT, Silence};
 use super::topics::{id, split};
 use crate::error::ConnectorError;
 use crate::limits::EPOCH_RECORDS_MAX;
@@ -29,13 +31,14 @@ use crate::source::{About, Partition, Position, Progress, Reader, Record};
 const EVENTS_MAX: usize = 64;
 
 pub(super) struct KafkaReader {
-    batches: Option<BatchConsumer<SourceContext>>,
+    batches: Option<Ending<BatchConsumer<SourceContext>>>,
     /// In the order of their numbers.
     topics: Vec<String>,
     link: Arc<Link>,
     parts: Vec<Part>,
     index: HashMap<u32, usize>,
     doubts: Doubts,
+    silence: Silence,
     on_data_loss: OnDataLoss,
     /// Why it is not known where librdkafka goes on.
     broken: Option<String>,
@@ -55,11 +58,18 @@ impl KafkaReader {
         let unread: Vec<&Part> = parts.iter().filter(|p| !p.finished()).collect();
         let batches = match unread.is_empty() {
             true => None,
-            false => Some(assign(topics, &link, &unread, asked, consumer()?)?),
+            false => Some(Ending::new(assign(
+                topics,
+                &link,
+                &unread,
+                asked,
+                consumer()?,
+            )?)),
         };
         Ok(Self {
             batches,
             doubts: Doubts::new(topics.len(), parts.first().map_or(0, Part::topic)),
+            silence: Silence::new(),
             on_data_loss,
             topics: topics.to_vec(),
             link,
@@ -298,7 +308,8 @@ impl KafkaReader {
         }
         self.serve_events(batches)?;
         let mut failed = Ok(());
-        let entries = batches.read(max.min(EPOCH_RECORDS_MAX), wait, &mut |fetched| {
+        let max = max.min(EPOCH_RECORDS_MAX);
+        let entries = batches.read(max, wait, &mut |fetched| {
             let result = self.take(fetched, each);
             if failed.is_ok() {
                 failed = result;
@@ -308,8 +319,39 @@ impl KafkaReader {
         if entries > 0 {
             self.stop_finished(batches);
         }
+        // With nothing left in the queue: what is not given then was not fetched.
+        if entries < max && !self.link.is_down() && self.silence.is_due() {
+            self.ask_for_more(batches)?;
+        }
         if entries == 0 || self.parts.iter().any(|p| p.denied) {
             self.probe(batches)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the broker has records that librdkafka does not give. It may forget a partition whose broker disappears while
+    /// it asks it something (2.10 to 2.12): then only another client reads on.
+    fn ask_for_more(
+        &mut self,
+        batches: &BatchConsumer<SourceContext>,
+    ) -> Result<(), ConnectorError> {
+        let reads = |part: &&Part| !(part.held || part.stopped || part.denied || part.finished());
+        let parts: Vec<&Part> = self.parts.iter().filter(reads).collect();
+        for at in self.silence.turn(parts.len()) {
+            let (name, part) = (&self.topics[parts[at].topic()], parts[at]);
+            let client = batches.consumer().client();
+            let Ok((_, end)) = client.fetch_watermarks(name, part.partition(), ASK_WAIT) else {
+                continue;
+            };
+            let waits = (end > part.next).then_some(part.next);
+            if self.silence.heard_of(part.id, waits) {
+                return Err(self.link.changed(format!(
+                    "topic {name}, partition {}: the broker has records from offset {} on, and librdkafka gives none of them; \
+                     going on with another client",
+                    part.partition(),
+                    part.next
+                )));
+            }
         }
         Ok(())
     }

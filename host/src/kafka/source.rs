@@ -11,10 +11,12 @@ use std::time::Duration;
 use rdkafka::consumer::BaseConsumer;
 #[cfg(test)]
 use rdkafka::consumer::Consumer;
+use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 use super::connection::{self, Link, cause};
 use super::context::SourceContext;
+use super::ending::Ending;
 use super::properties::Scope;
 use super::queue::Asked;
 use super::reader::KafkaReader;
@@ -23,7 +25,7 @@ use super::topics::{self, Numbering};
 use super::watch::Watch;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::{self, Cluster, RecordPart, SourceConnector, Topics};
-use crate::source::{GroupOffset, Lost, Partition, Position, Reader, Source};
+use crate::source::{Lost, Partition, Position, Reader, Source};
 
 /// Bounds memory (16 MB of fetched records a reader) and keeps fetching when the bound is met for a moment.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -202,7 +204,7 @@ impl Source for KafkaSource {
         bounded: bool,
         stop: &dyn Fn() -> bool,
     ) -> Result<Vec<Partition>, ConnectorError> {
-        let consumer = Arc::new(self.consumer()?);
+        let consumer = Ending::new(self.consumer()?);
         let found = topics::find(&self.topics, &consumer, &self.link, stop)?;
         let ids = lock(&self.ids).clone();
         let began = Began {
@@ -283,24 +285,20 @@ impl Source for KafkaSource {
         self.link.waiting()
     }
 
-    fn cluster(&self) -> Option<&Cluster> {
-        Some(&self.cluster)
-    }
-
-    fn group_offsets(&self, positions: &BTreeMap<u32, Position>) -> Vec<GroupOffset> {
-        let numbering = self.numbering();
-        let offset = |(&id, position): (&u32, &Position)| {
-            let (topic, partition) = numbering.split(id)?;
-            Some((topic.to_owned(), partition, position.offset))
+    fn decided(&self, positions: &BTreeMap<u32, Position>) {
+        let Some(watch) = self.watch() else {
+            return;
         };
-        positions.iter().filter_map(offset).collect()
-    }
-
-    fn decided(&self, positions: &BTreeMap<u32, Position>, committed: bool) {
-        if let Some(watch) = self.watch() {
-            let offsets = (!committed).then(|| self.group_offsets(positions));
-            watch.decided(offsets.as_deref());
+        let numbering = self.numbering();
+        let mut offsets = TopicPartitionList::with_capacity(positions.len());
+        for (&id, position) in positions {
+            if let Some((topic, partition)) = numbering.split(id) {
+                offsets
+                    .add_partition_offset(topic, partition, Offset::Offset(position.offset))
+                    .expect("an offset read is not negative");
+            }
         }
+        watch.decided(&offsets);
     }
 }
 

@@ -464,15 +464,12 @@ fn positions_of_decided_checkpoints_are_committed_for_monitors() {
     let until = Instant::now() + PATIENCE;
     while source.committed(&parts) != [Some(8)] {
         assert!(Instant::now() < until);
-        source.decided(
-            &BTreeMap::from([(
-                0,
-                Position {
-                    offset: 8,
-                    record: 8,
-                },
-            )]),
-            false,
-        );
+        source.decided(&BTreeMap::from([(
+            0,
+            Position {
+                offset: 8,
+                record: 8,
+            },
+        )]));
     }
 }

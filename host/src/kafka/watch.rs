@@ -12,18 +12,18 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::connection::{Link, cause};
 use super::context::SourceContext;
+use super::ending::Ending;
 use super::identity::{self, Described};
 use super::loss::{self, Anew};
 use super::topics;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Topics;
-use crate::source::GroupOffset;
 
 /// A commit that the broker does not answer is given up for the next.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ pub(super) struct Seen {
 
 /// The running source.
 pub(super) struct Watch {
-    pub consumer: Arc<BaseConsumer<SourceContext>>,
+    pub consumer: Ending<BaseConsumer<SourceContext>>,
     link: Arc<Link>,
     /// Those that are read, by name.
     topics: BTreeMap<String, Seen>,
@@ -58,13 +58,15 @@ pub(super) struct Watch {
 
 struct Times {
     committed: Option<Instant>,
+    /// What was not committed because an answer was awaited.
+    left_out: Option<TopicPartitionList>,
     listed: Instant,
 }
 
 impl Watch {
     /// `list_every` says how often topics that are like a pattern are looked for.
     pub(super) fn new(
-        consumer: Arc<BaseConsumer<SourceContext>>,
+        consumer: Ending<BaseConsumer<SourceContext>>,
         link: Arc<Link>,
         topics: BTreeMap<String, Seen>,
         read: &Topics,
@@ -85,6 +87,7 @@ impl Watch {
             asked: Mutex::default(),
             times: Mutex::new(Times {
                 committed: None,
+                left_out: None,
                 listed: Instant::now(),
             }),
         }
@@ -185,37 +188,38 @@ impl Watch {
         }
     }
 
-    /// A checkpoint is decided. Commits the group's `offsets`, for lag monitors, unless something else did. Returns at once;
-    /// what fails is told by the context.
-    pub(super) fn decided(&self, offsets: Option<&[GroupOffset]>) {
+    /// A checkpoint is decided. Commits the group's `offsets`, for lag monitors. Returns at once; what fails is told by the
+    /// context.
+    pub(super) fn decided(&self, offsets: &TopicPartitionList) {
         // Serves the answer to the commit before, and log lines.
         while self.consumer.poll(Duration::ZERO).is_some() {}
-        let Some(offsets) = offsets else {
-            return;
-        };
         let context = self.consumer.client().context();
         let mut times = lock(&self.times);
         let waiting = times
             .committed
             .is_some_and(|at| at.elapsed() < COMMIT_PATIENCE);
         if waiting && context.committing.load(Ordering::Relaxed) {
+            times.left_out = Some(offsets.clone());
             return;
         }
         context.committing.store(true, Ordering::Relaxed);
-        times.committed = Some(Instant::now());
+        (times.committed, times.left_out) = (Some(Instant::now()), None);
         drop(times);
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (topic, partition, offset) in offsets {
-            let offset = Offset::Offset(*offset);
-            if list
-                .add_partition_offset(topic, *partition, offset)
-                .is_err()
-            {
-                return;
-            }
-        }
-        if let Err(error) = self.consumer.commit(&list, CommitMode::Async) {
+        self.commit(offsets);
+    }
+
+    fn commit(&self, offsets: &TopicPartitionList) {
+        if let Err(error) = self.consumer.commit(offsets, CommitMode::Async) {
             tracing::debug!("{}: group offsets: {}", self.link.place(), cause(&error));
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The consumer ends after it has the answer.
+        if let Some(offsets) = lock(&self.times).left_out.take() {
+            self.commit(&offsets);
         }
     }
 }

@@ -310,12 +310,15 @@ impl Instance {
     }
 
     /// One line for all rows of a call: each of them has its own in the dead letters.
-    fn tell_failures(&self, outcome: &Outcome, rows: usize) {
+    fn tell_failures(&mut self, outcome: &Outcome, rows: usize) {
         let alarms = outcome.failed_alarms.len();
         let first = outcome.failed.iter().chain(&outcome.failed_alarms).next();
         let Some((_, cause)) = first else {
             return;
         };
+        if !self.meter.may_write(Instant::now()) {
+            return;
+        }
         warn!(
             target: "plugin",
             step = self.setup.step.as_str(),

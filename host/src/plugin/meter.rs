@@ -52,10 +52,22 @@ impl Meter {
         }
         let now = Instant::now();
         for (level, line) in noted.lines {
-            if let Line::Write { dropped } = self.rate.line(now) {
-                self.write_line(level, &line, dropped);
+            if self.may_write(now) {
+                self.write_line(level, &line);
             }
         }
+    }
+
+    /// Whether one more line is not too many. Says how many were, if one may be written again.
+    pub fn may_write(&mut self, now: Instant) -> bool {
+        let Line::Write { dropped } = self.rate.line(now) else {
+            return false;
+        };
+        if dropped > 0 {
+            let step = self.step.as_str();
+            warn!(target: "plugin", step, "{dropped} log lines of the plugin were left out: too many a second");
+        }
+        true
     }
 
     pub fn write_failed(&mut self) {
@@ -63,11 +75,8 @@ impl Meter {
         self.write(failed);
     }
 
-    fn write_line(&self, level: Level, line: &str, dropped: u64) {
+    fn write_line(&self, level: Level, line: &str) {
         let step = self.step.as_str();
-        if dropped > 0 {
-            warn!(target: "plugin", step, "{dropped} log lines of the plugin were left out: too many a second");
-        }
         match level {
             Level::Trace => trace!(target: "plugin", step, "{line}"),
             Level::Debug => debug!(target: "plugin", step, "{line}"),

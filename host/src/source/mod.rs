@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConnectorError;
 use crate::format::parquet::Piece;
-use crate::pipeline::plan::Cluster;
 
 pub use crate::format::parts::About;
 pub use loss::Lost;
@@ -39,9 +38,6 @@ pub struct Partition {
     /// The `offset` at which a bounded run stops reading it; `None` if the run is not bounded.
     pub end: Option<i64>,
 }
-
-/// Where reading of a partition of a topic goes on: topic, partition, next offset.
-pub type GroupOffset = (String, i32, i64);
 
 /// One record, borrowed from the reader until the next.
 #[derive(Debug, Clone, Copy)]
@@ -140,19 +136,8 @@ pub trait Source: Send + Sync {
         None
     }
 
-    /// The Kafka cluster that it reads from.
-    fn cluster(&self) -> Option<&Cluster> {
-        None
-    }
-
-    /// The positions as a consumer group has them.
-    fn group_offsets(&self, _positions: &BTreeMap<u32, Position>) -> Vec<GroupOffset> {
-        Vec::new()
-    }
-
-    /// A checkpoint with these positions is decided. Kafka commits group offsets here, for lag monitors only, unless they
-    /// are `committed` already.
-    fn decided(&self, _positions: &BTreeMap<u32, Position>, _committed: bool) {}
+    /// A checkpoint with these positions is decided. Kafka commits group offsets here, for lag monitors only.
+    fn decided(&self, _positions: &BTreeMap<u32, Position>) {}
 }
 
 /// Reads the partitions of one worker.

@@ -70,7 +70,7 @@ fn in_recovery() {
     for (at, point) in starts.enumerate() {
         let scene = Scene::new(broker(), 1_200);
         scene.write_plain();
-        let first = ["prepared:3", "committed:3", "offsets-sent:2"][at % 3];
+        let first = ["prepared:3", "committed:3", "flushed:2"][at % 3];
         assert!(!scene.run_with_drill(first).status.success(), "{first}");
         for _ in 0..2 {
             let output = scene.run_with_drill(point);
@@ -91,7 +91,7 @@ fn other_workers() {
     scene.write_plain();
     for (workers, drill) in [
         ("2", "prepared:3"),
-        ("1", "offsets-sent:2"),
+        ("1", "flushed:2"),
         ("3", "committed:2"),
     ] {
         let set = format!("host.workers={workers}");

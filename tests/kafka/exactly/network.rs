@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::Test;
 use super::Scene;
+use super::running::until;
 use crate::support::kafka::Broker;
 use crate::support::proxy::{ApiKey, Direction, Proxy};
 
@@ -16,12 +17,19 @@ pub fn tests() -> Vec<Test> {
             killed_after_commit,
         ),
         ("kafka_exactly_row_08_late_commit_is_fenced", late_commit),
-        ("kafka_exactly_row_09_late_offsets_are_fenced", late_offsets),
+        (
+            "kafka_exactly_row_09_late_offsets_decide_nothing",
+            late_offsets,
+        ),
         (
             "kafka_exactly_row_10_the_coordinator_hangs",
             hanging_coordinator,
         ),
         ("kafka_exactly_row_11_the_broker_restarts", broker_restart),
+        (
+            "kafka_exactly_a_client_that_gives_nothing_is_replaced",
+            silent_client,
+        ),
         ("kafka_exactly_row_13_the_network_is_cut", cut),
         ("kafka_exactly_row_14_the_network_is_slow", slow),
     ]
@@ -84,12 +92,18 @@ fn late_commit() {
     scene.assert_exact("a commit that came late");
 }
 
+/// Offsets of the group are for lag monitors: nothing waits for them, and those that come late, after a crash even, move
+/// nothing but what monitors show.
 fn late_offsets() {
     let (broker, proxy) = behind();
     let scene = scene(&broker, 4_800, "");
-    let held = proxy.on(ApiKey::TxnOffsetCommit).requests().nth(4).hold();
+    let held = proxy.on(ApiKey::OffsetCommit).requests().nth(2).hold();
     let mut host = scene.start(&["--until-end"]);
     held.wait_for_hits(1);
+    let before = proxy.count(ApiKey::EndTxn, Direction::Request).passed;
+    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 5);
+    host.kill();
+    let mut host = scene.start(&["--until-end"]);
     let before = proxy.count(ApiKey::EndTxn, Direction::Request).passed;
     proxy.wait_for_passed(ApiKey::EndTxn, Direction::Request, before + 2);
     held.release();
@@ -120,14 +134,33 @@ fn broker_restart() {
     let mut host = scene.start(&[]);
     for _ in 0..2 {
         let before = proxy.count(ApiKey::EndTxn, Direction::Response).passed;
+        scene.feed(2_400);
         proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, before + 3);
         broker.kill();
         broker.up();
-        scene.feed(1_200);
     }
     host.kill();
     scene.finish();
     scene.assert_exact("a broker that was killed twice");
+}
+
+/// A consumer that has forgotten what it was to fetch looks as one whose fetches never arrive.
+fn silent_client() {
+    let (broker, proxy) = behind();
+    let mut scene = Scene::new(&broker, 600);
+    let brokers = format!("brokers = \"{}\"", broker.proxied_address());
+    scene.write(&brokers, "");
+    let mut host = scene.start(&[]);
+    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, 3);
+    let lost = proxy.on(ApiKey::Fetch).requests().swallow();
+    scene.feed(600);
+    until("another client", || {
+        host.said().contains("going on with another client")
+    });
+    lost.release();
+    host.kill();
+    scene.finish();
+    scene.assert_exact("a client that gave nothing");
 }
 
 /// For a moment, and for longer than a transaction may last.

@@ -235,7 +235,8 @@ fn all_partitions_wait_while_the_state_is_behind() {
     let mut coordinator = coordinator(Mode::Streaming, &all);
     for (behind, held) in [(false, [0, 0, 0]), (true, [2, 1, 0]), (false, [0, 0, 0])] {
         coordinator.hold_all(behind);
-        let report = report(&[(0, 0, Some(1), false), (0, 1, Some(1), false)]);
+        let seen = |source, partition| (source, partition, Some(1), false);
+        let report = report(&all.map(|(source, partition)| seen(source, partition)));
         let decision = coordinator.decide(vec![report], Duration::ZERO, 0);
         let found: Vec<usize> = decision.paused.iter().map(Vec::len).collect();
         assert_eq!(found, held);

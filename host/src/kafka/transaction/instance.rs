@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientConfig, TopicPartitionList};
 
 use super::super::connection::{Link, cause};
+use super::super::ending::Ending;
 use super::super::records::Records;
 use super::statistics::Statistics;
 use crate::error::ConnectorError;
@@ -37,7 +37,7 @@ const STATISTICS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A producer from its creation to its first doubt.
 pub(super) struct Instance {
-    producer: ThreadedProducer<Context>,
+    producer: Ending<ThreadedProducer<Context>>,
     told: Arc<Told>,
     /// When the transaction got its first record, on both clocks: only one of them counts while a machine sleeps.
     began: Mutex<Option<(Instant, SystemTime)>>,
@@ -80,7 +80,7 @@ impl Instance {
             .create_with_context(Context(told.clone()))
             .map_err(|error| link.failed(cause(&error)))?;
         Ok(Self {
-            producer,
+            producer: Ending::new(producer),
             told,
             began: Mutex::default(),
             has_begun: AtomicBool::new(false),
@@ -176,19 +176,6 @@ impl Instance {
             }
         }
         self.check()
-    }
-
-    pub(super) fn send_offsets(
-        &self,
-        offsets: &TopicPartitionList,
-        group: &ConsumerGroupMetadata,
-        within: Duration,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<(), ConnectorError> {
-        self.until_done(stop, within, "the group's offsets", || {
-            self.producer
-                .send_offsets_to_transaction(offsets, group, ATTEMPT)
-        })
     }
 
     /// Commits. An error says nothing about whether the transaction is committed.

@@ -12,12 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::ClientConfig;
 use rdkafka::producer::BaseRecord;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::admin;
-use super::connection::{self, Asking, Link, cause};
+use super::connection::{self, Link};
 use super::decision::{self, Decision, Decisions};
 use super::properties::Scope;
 use super::records::Records;
@@ -25,7 +24,6 @@ use crate::crash;
 use crate::error::ConnectorError;
 use crate::limits::KAFKA_HELD_BYTES_MAX;
 use crate::pipeline::plan::Cluster;
-use crate::source::GroupOffset;
 use instance::{Instance, LOOK_AGAIN, STATISTICS_MS};
 
 const DEFAULTS: &[(&str, &str)] = &[
@@ -64,8 +62,6 @@ pub struct TransactionalProducer {
     held: Mutex<Held>,
     room: Condvar,
     stopped: AtomicBool,
-    /// Knows the group whose offsets go into the transaction; reads nothing.
-    group: BaseConsumer<Asking>,
     /// Of this host, to tell a newer one.
     writer: Mutex<Option<(String, u64)>>,
 }
@@ -93,10 +89,6 @@ impl TransactionalProducer {
             .set("transactional.id", &id)
             .set("transaction.timeout.ms", &millis)
             .set("message.timeout.ms", &millis);
-        let fixed = [("group.id", pipeline), ("enable.auto.commit", "false")];
-        let group = connection::config(cluster, Scope::Consumer, link.place(), &[], &fixed)?
-            .create_with_context(Asking(link.clone()))
-            .map_err(|error| link.failed(cause(&error)))?;
         let instance = Arc::new(Instance::new(&config, &link)?);
         Ok(Self {
             cluster: cluster.clone(),
@@ -109,18 +101,12 @@ impl TransactionalProducer {
             held: Mutex::default(),
             room: Condvar::new(),
             stopped: AtomicBool::new(false),
-            group,
             writer: Mutex::default(),
         })
     }
 
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
-    }
-
-    /// Whether `other` has the same brokers: then its offsets can be part of the transaction.
-    pub fn is_at(&self, other: Option<&Cluster>) -> bool {
-        other.is_some_and(|other| other.brokers == self.cluster.brokers)
     }
 
     /// The topic of the decisions and where it is, for messages.
@@ -201,12 +187,8 @@ impl TransactionalProducer {
         *self.gate.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Everything of the transaction is at the broker, with the offsets and the decision. Not committed.
-    pub fn prepare(
-        &self,
-        decision: &Decision,
-        offsets: &[GroupOffset],
-    ) -> Result<(), ConnectorError> {
+    /// Everything of the transaction is at the broker, with the decision. Not committed.
+    pub fn prepare(&self, decision: &Decision) -> Result<(), ConnectorError> {
         let stop = || self.is_stopped();
         let instance = self.instance();
         let prepare = || {
@@ -219,29 +201,11 @@ impl TransactionalProducer {
             crash::point("decision-sent");
             instance.flush(&stop)?;
             crash::point("flushed");
-            self.send_offsets(&instance, offsets)?;
-            crash::point("offsets-sent");
             Ok(())
         };
         prepare().map_err(|error| self.explain(error))?;
         *lock(&self.writer) = Some((decision.state.clone(), decision.incarnation));
         Ok(())
-    }
-
-    fn send_offsets(
-        &self,
-        instance: &Instance,
-        offsets: &[GroupOffset],
-    ) -> Result<(), ConnectorError> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (topic, partition, offset) in offsets {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
-                .map_err(|error| self.link.failed(cause(&error)))?;
-        }
-        let Some(group) = self.group.group_metadata().filter(|_| list.count() > 0) else {
-            return Ok(());
-        };
-        instance.send_offsets(&list, &group, self.timeout, &|| self.is_stopped())
     }
 
     /// Commits the prepared transaction of checkpoint `number` and begins the next one. An error leaves open whether it is
