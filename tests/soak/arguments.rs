@@ -13,7 +13,7 @@ cargo test --release --test soak -- [options]
   --partitions P         of each topic (default 4)
   --keys K               different keys (default 200)
   --rate R               records a second (default 2000)
-  --brokers B            1 | 3, one of which at a time is killed, too (default 1)
+  --brokers B            1 | 3; one at a time is killed, too (default 1)
   --checkpoint-every D   as in the pipeline file (default 100ms)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

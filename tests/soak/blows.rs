@@ -99,16 +99,14 @@ impl Blow {
     }
 
     /// Of a hundred rounds 50 kill, 20 kill early, the others have what is left. Only a host that was started for this
-    /// round can be killed early. A broker that is the only one lives: after it was killed a source has once taken its
-    /// log for cut off and stopped, and whether it was is not known yet.
-    pub fn draw(rng: &mut StdRng, fresh: bool, brokers: usize) -> Self {
+    /// round can be killed early.
+    pub fn draw(rng: &mut StdRng, fresh: bool) -> Self {
         match rng.random_range(0..100) {
             0..50 => Self::Kill,
             50..70 if fresh => Self::KillEarly,
             50..70 => Self::Kill,
             70..80 => Self::Pause,
             80..90 => Self::Terminate,
-            90..100 if brokers == 1 => Self::Kill,
             90..96 => Self::KillBroker,
             _ => Self::KillBoth,
         }

@@ -173,7 +173,7 @@ fn disturb(
         let fresh = host.is_none();
         concurrent.watch(&topics.outputs[0])?;
         let mut up = host.take().unwrap_or_else(|| pipeline.start(&[]));
-        let blow = Blow::draw(&mut rng, fresh, arguments.brokers);
+        let blow = Blow::draw(&mut rng, fresh);
         if blow != Blow::KillEarly {
             let first = first_output(&mut up, concurrent);
             let took = first.map_err(|why| format!("round {round}: {why}\n{}", pipeline.said()))?;
