@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::catch_up::{self, Lead};
-use crate::engine::meta::{EngineMeta, PluginMeta, StepMeta, VersionMeta};
+use crate::engine::meta::EngineMeta;
 use crate::engine::swap::SwapOrder;
 use crate::engine::watermark::{Mode, SourceTime};
-use crate::pipeline::plan::{Input, Operator, Plan};
+use crate::pipeline::plan::{Input, Plan};
 use crate::source::{Lost, Position, Progress};
 use crate::time::{END_OF_TIME, Micros, NO_TIME};
 
@@ -246,7 +246,7 @@ impl Coordinator {
                 .or_default()
                 .plugin
                 .get_or_insert_default();
-            record_version(plugin, &swap.digest, &swap.file, number, now);
+            plugin.record(&swap.digest, &swap.file, number, now);
         }
         self.meta.finished = self.mode == Mode::UntilEnd && self.has_read_all();
         if self.mode == Mode::KeepOpen && self.all_finished() {
@@ -459,60 +459,6 @@ impl Coordinator {
         all.dedup();
         all
     }
-}
-
-/// Names a version as the one in force from `checkpoint` on.
-pub fn record_version(
-    plugin: &mut PluginMeta,
-    digest: &str,
-    file: &str,
-    checkpoint: u64,
-    at: Micros,
-) {
-    /// Versions kept in the history.
-    const VERSIONS_MAX: usize = 100;
-    plugin.digest = digest.to_owned();
-    plugin.history.push(VersionMeta {
-        digest: digest.to_owned(),
-        file: file.to_owned(),
-        checkpoint,
-        at,
-    });
-    let over = plugin.history.len().saturating_sub(VERSIONS_MAX);
-    plugin.history.drain(..over);
-}
-
-/// The entries of steps that begin with `checkpoint`, at wall time `now`.
-pub fn first_steps(plan: &Plan, checkpoint: u64, now: Micros) -> BTreeMap<String, StepMeta> {
-    let entry = |s: &crate::pipeline::plan::Step| {
-        let plugin = match &s.operator {
-            Operator::Plugin(p) => {
-                let mut plugin = PluginMeta {
-                    from_file: p.component.digest().to_owned(),
-                    ..PluginMeta::default()
-                };
-                record_version(
-                    &mut plugin,
-                    p.component.digest(),
-                    &p.file.display().to_string(),
-                    checkpoint,
-                    now,
-                );
-                Some(plugin)
-            }
-            _ => None,
-        };
-        (
-            s.name.clone(),
-            StepMeta {
-                watermark: NO_TIME,
-                signature: s.signature.clone(),
-                plugin,
-                given_up: false,
-            },
-        )
-    };
-    plan.steps.iter().map(entry).collect()
 }
 
 #[cfg(test)]

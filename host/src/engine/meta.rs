@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::pipeline::plan::{Operator, Plan, Step};
 use crate::source::{Lost, Position};
-use crate::time::Micros;
+use crate::time::{Micros, NO_TIME};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineMeta {
@@ -92,6 +93,23 @@ pub struct PluginMeta {
     pub history: Vec<VersionMeta>,
 }
 
+impl PluginMeta {
+    /// Names a version as the one in force from `checkpoint` on.
+    pub fn record(&mut self, digest: &str, file: &str, checkpoint: u64, at: Micros) {
+        /// Versions kept in the history.
+        const VERSIONS_MAX: usize = 100;
+        self.digest = digest.to_owned();
+        self.history.push(VersionMeta {
+            digest: digest.to_owned(),
+            file: file.to_owned(),
+            checkpoint,
+            at,
+        });
+        let over = self.history.len().saturating_sub(VERSIONS_MAX);
+        self.history.drain(..over);
+    }
+}
+
 /// A version of a plugin and since when it is in force.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct VersionMeta {
@@ -101,6 +119,34 @@ pub struct VersionMeta {
     pub checkpoint: u64,
     /// Wall time, microseconds.
     pub at: Micros,
+}
+
+/// The entries of steps that begin with `checkpoint`, at wall time `now`.
+pub fn first_steps(plan: &Plan, checkpoint: u64, now: Micros) -> BTreeMap<String, StepMeta> {
+    let entry = |s: &Step| {
+        let plugin = match &s.operator {
+            Operator::Plugin(p) => {
+                let mut plugin = PluginMeta {
+                    from_file: p.component.digest().to_owned(),
+                    ..PluginMeta::default()
+                };
+                let file = p.file.display().to_string();
+                plugin.record(p.component.digest(), &file, checkpoint, now);
+                Some(plugin)
+            }
+            _ => None,
+        };
+        (
+            s.name.clone(),
+            StepMeta {
+                watermark: NO_TIME,
+                signature: s.signature.clone(),
+                plugin,
+                given_up: false,
+            },
+        )
+    };
+    plan.steps.iter().map(entry).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::assemble::input_schema;
-use crate::engine::coordinator::record_version;
 use crate::engine::meta::EngineMeta;
 use crate::engine::open::StartSwap;
 use crate::engine::swap::differences;
@@ -103,7 +102,7 @@ impl Versions {
                         .map_err(|why| does_not_fit(&step.name, &why))?;
                     let file = plugin.file.display().to_string();
                     tracing::info!(step = %step.name, from = %entry.digest, to = %in_file, "the plugin file has changed: swapped at start");
-                    record_version(entry, in_file, &file, checkpoint, now);
+                    entry.record(in_file, &file, checkpoint, now);
                     plugin.component.clone()
                 }
             };
@@ -138,7 +137,7 @@ impl Versions {
         tracing::info!(step = %swap.step, from = %old.digest(), to = %digest, "swapped at start");
         let entry = meta.steps.entry(swap.step.clone()).or_default();
         let plugin = entry.plugin.get_or_insert_default();
-        record_version(plugin, digest, &swap.file, at.0, at.1);
+        plugin.record(digest, &swap.file, at.0, at.1);
         version.component = swap.component.clone();
         Ok(())
     }

@@ -9,8 +9,9 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
-use super::connection::{self, Asking, Link, cause, is_transient};
+use super::connection::{self, cause, is_transient};
 use super::ending::Ending;
+use super::link::{Asking, Link};
 use super::properties::Scope;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Cluster;

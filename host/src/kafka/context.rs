@@ -9,7 +9,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult};
 
-use super::connection::{Link, cause};
+use super::connection::cause;
+use super::link::Link;
 
 /// Context of the clients of one source.
 pub(super) struct SourceContext {

@@ -13,8 +13,9 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 
 use super::admin;
-use super::connection::{self, Asking, Link, cause, is_transient};
+use super::connection::{self, cause, is_transient};
 use super::ending::Ending;
+use super::link::{Asking, Link};
 use super::properties::Scope;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Cluster;

@@ -17,8 +17,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::admin;
-use super::connection::{self, Asking, Link, cause, is_transient};
+use super::connection::{self, cause, is_transient};
 use super::decision::{Decision, Decisions};
+use super::link::{Asking, Link};
 use super::properties::Scope;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Cluster;

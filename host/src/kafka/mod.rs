@@ -19,6 +19,7 @@ mod ending;
 mod feed;
 mod headers;
 mod identity;
+mod link;
 mod loss;
 mod part;
 mod producer;

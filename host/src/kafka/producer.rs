@@ -19,8 +19,9 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedPro
 use serde_json::{Value, json};
 
 use super::admin;
-use super::connection::{self, Link, cause};
+use super::connection::{self, cause};
 use super::ending::Ending;
+use super::link::Link;
 use super::properties::Scope;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::Cluster;

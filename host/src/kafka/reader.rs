@@ -13,10 +13,11 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::connection::{Link, cause, is_transient};
+use super::connection::{cause, is_transient};
 use super::context::SourceContext;
 use super::doubts::{Doubts, PROBE_WAIT};
 use super::ending::Ending;
+use super::link::Link;
 use super::loss;
 use super::part::{Part, part};
 use super::queue::{Asked, BatchConsumer, Fetched};

@@ -14,9 +14,10 @@ use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use super::connection::{self, Link, cause};
+use super::connection::{self, cause};
 use super::context::SourceContext;
 use super::ending::Ending;
+use super::link::Link;
 use super::properties::Scope;
 use super::queue::Asked;
 use super::reader::KafkaReader;

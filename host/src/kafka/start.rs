@@ -10,9 +10,10 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::admin::{self, Topic};
-use super::connection::{Link, cause};
+use super::connection::cause;
 use super::context::SourceContext;
 use super::identity;
+use super::link::Link;
 use super::loss::{self, Anew};
 use super::topics;
 use super::watch::Seen;

@@ -7,7 +7,7 @@
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 
 use super::admin;
-use super::connection::Link;
+use super::link::Link;
 use crate::error::ConnectorError;
 use crate::pipeline::plan::{Topics, topic_pattern};
 

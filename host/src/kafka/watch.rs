@@ -16,10 +16,11 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 
-use super::connection::{Link, cause};
+use super::connection::cause;
 use super::context::SourceContext;
 use super::ending::Ending;
 use super::identity::{self, Described};
+use super::link::Link;
 use super::loss::{self, Anew};
 use super::topics;
 use crate::error::ConnectorError;

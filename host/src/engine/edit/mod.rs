@@ -9,7 +9,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use crate::engine::coordinator::first_steps;
+use crate::engine::meta::first_steps;
 use crate::engine::meta::{EngineMeta, StepMeta};
 use crate::error::RunError;
 use crate::pipeline::plan::{self, Plan};

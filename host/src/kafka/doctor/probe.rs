@@ -20,7 +20,8 @@ use rdkafka::{ClientConfig, Message, Offset, Timestamp, TopicPartitionList};
 
 use super::code;
 use crate::kafka::admin::wait;
-use crate::kafka::connection::{self, Asking, Link, cause};
+use crate::kafka::connection::{self, cause};
+use crate::kafka::link::{Asking, Link};
 use crate::kafka::properties::Scope;
 use crate::limits::{PROBE_CLEANUP_MAX, PROBE_MAX};
 use crate::pipeline::plan::Cluster;

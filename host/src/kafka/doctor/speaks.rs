@@ -11,7 +11,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 
-use crate::kafka::connection::Link;
+use crate::kafka::link::Link;
 
 /// Kafka's number of a request.
 pub type Api = i16;

@@ -74,7 +74,7 @@ fn backpressure_longer_than_a_group_would_stand_costs_nothing() {
     write(&broker, "clicks", (0..500).map(|i| (i, i.to_string())));
     let source = source(&broker, "clicks");
     let parts = partitions(&source, false);
-    let link = Arc::new(connection::Link::new("source clicks".into()));
+    let link = Arc::new(link::Link::new("source clicks".into()));
     let consumer = || {
         let mut config = rdkafka::ClientConfig::new();
         let millis = PATIENT_FOR.as_millis().to_string();

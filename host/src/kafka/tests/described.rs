@@ -1,7 +1,7 @@
 //! Topics as the cluster describes them.
 
 use super::*;
-use crate::kafka::connection::{Asking, Link};
+use crate::kafka::link::{Asking, Link};
 
 #[test]
 fn topics_are_described_with_their_ids_and_what_is_missing_says_so() {

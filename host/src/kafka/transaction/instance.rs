@@ -15,8 +15,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
-use super::super::connection::{Link, cause};
+use super::super::connection::cause;
 use super::super::ending::Ending;
+use super::super::link::Link;
 use super::super::records::Records;
 use super::statistics::Statistics;
 use crate::error::ConnectorError;

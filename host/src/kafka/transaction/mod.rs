@@ -16,8 +16,9 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::BaseRecord;
 
 use super::admin;
-use super::connection::{self, Link};
+use super::connection;
 use super::decision::{self, Decision, Decisions};
+use super::link::Link;
 use super::properties::Scope;
 use super::records::Records;
 use crate::crash;

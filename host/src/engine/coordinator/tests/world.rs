@@ -4,7 +4,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::*;
-use crate::engine::meta::SourceMeta;
+use crate::engine::meta::{SourceMeta, first_steps};
+use crate::pipeline::plan::Operator;
 use crate::time::MICROS_PER_MS;
 
 const IDLE_AFTER: Duration = Duration::from_secs(30);
