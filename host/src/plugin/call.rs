@@ -316,7 +316,7 @@ impl Instance {
         let Some((_, cause)) = first else {
             return;
         };
-        if !self.meter.may_write(Instant::now()) {
+        if !self.meter.may_tell() {
             return;
         }
         warn!(

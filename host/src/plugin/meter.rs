@@ -19,6 +19,8 @@ pub struct Meter {
     /// What the last failed call noted: written only if its row turns out to be at fault.
     pub failed: Noted,
     rate: LineRate,
+    /// Of the lines that the host writes of it: a plugin's flood does not hide them.
+    told: LineRate,
 }
 
 impl Meter {
@@ -30,6 +32,7 @@ impl Meter {
             histograms: BTreeMap::new(),
             failed: Noted::default(),
             rate: LineRate::default(),
+            told: LineRate::default(),
         }
     }
 
@@ -52,22 +55,27 @@ impl Meter {
         }
         let now = Instant::now();
         for (level, line) in noted.lines {
-            if self.may_write(now) {
+            if let Line::Write { dropped } = self.rate.line(now) {
+                self.tell_dropped(dropped);
                 self.write_line(level, &line);
             }
         }
     }
 
-    /// Whether one more line is not too many. Says how many were, if one may be written again.
-    pub fn may_write(&mut self, now: Instant) -> bool {
-        let Line::Write { dropped } = self.rate.line(now) else {
+    /// Whether the host may write one more line of the plugin.
+    pub fn may_tell(&mut self) -> bool {
+        let Line::Write { dropped } = self.told.line(Instant::now()) else {
             return false;
         };
+        self.tell_dropped(dropped);
+        true
+    }
+
+    fn tell_dropped(&self, dropped: u64) {
         if dropped > 0 {
             let step = self.step.as_str();
             warn!(target: "plugin", step, "{dropped} log lines of the plugin were left out: too many a second");
         }
-        true
     }
 
     pub fn write_failed(&mut self) {
