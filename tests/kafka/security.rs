@@ -34,6 +34,7 @@ const WRONG: &str = "canary-09e4-wrong-password";
 struct Copying {
     dir: TempDir,
     broker: &'static Secured,
+    input: String,
     output: String,
 }
 
@@ -61,6 +62,7 @@ impl Copying {
         Self {
             dir,
             broker,
+            input,
             output,
         }
     }
@@ -91,6 +93,31 @@ impl Copying {
             stdout: read("stdout"),
             stderr: read("stderr"),
         }
+    }
+
+    /// What `docs/doctor.md` says that its user needs.
+    fn rights(&self) -> [String; 9] {
+        // The pipeline bears the name of its input.
+        let (input, output, name) = (&self.input, &self.output, &self.input);
+        let prefixed = "--resource-pattern-type prefixed";
+        [
+            format!("--topic {input} --operation Read --operation Describe"),
+            format!("--topic {output} --operation Write --operation Describe"),
+            format!("--topic {input} --topic {output} --operation DescribeConfigs"),
+            format!(
+                "--topic __tidemill.{name}. {prefixed} --operation Create --operation Read --operation Write --operation \
+                 Describe --operation Delete --operation DescribeConfigs"
+            ),
+            format!("--transactional-id {name}/ {prefixed} --operation Write --operation Describe"),
+            format!(
+                "--group {name} {prefixed} --operation Read --operation Describe --operation Delete"
+            ),
+            "--topic __transaction_state --operation Describe --operation DescribeConfigs"
+                .to_owned(),
+            "--topic __consumer_offsets --operation Describe --operation DescribeConfigs"
+                .to_owned(),
+            "--cluster --operation DescribeConfigs".to_owned(),
+        ]
     }
 
     /// Both records are copied, and nothing that was said or stored holds a secret.
@@ -254,22 +281,36 @@ fn no_certificate() {
         .fails(&["no TLS connection", "ssl.certificate.location"]);
 }
 
-/// Each right that is missing is named with what it is missing for; with all of them it works.
+/// Without rights the run and the doctor say which are missing; those of `docs/doctor.md` are enough for both.
 fn no_rights() {
     let properties = with_password("SASL_SSL", "SCRAM-SHA-512", LIMITED, "${env:TEST_PASSWORD}");
     let copying = Copying::new(Way::SaslTls, &properties);
-    let everything: [&[&str]; 4] = [
-        &["--topic", "*", "--operation", "All"],
-        &["--group", "*", "--operation", "All"],
-        &["--transactional-id", "*", "--operation", "All"],
-        &["--cluster", "--operation", "All"],
-    ];
     copying.fails(&["this user may not use", "grant it"]);
-    for rights in everything {
-        copying.broker.allow(rights);
+    let doctor = copying.command("doctor", &[]);
+    let found = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert_eq!(doctor.status.code(), Some(1), "{found}");
+    for (operations, of) in [
+        ("--operation Read", format!("--topic {}", copying.input)),
+        ("--operation Write", format!("--topic {}", copying.output)),
+    ] {
+        let grant = |line: &str| {
+            line.contains("kafka-acls --add") && line.contains(operations) && line.ends_with(&of)
+        };
+        assert!(found.lines().any(grant), "no {operations} {of} in {found}");
     }
+
+    let rights = copying.rights();
+    let each = |what: fn(&Secured, &[&str])| {
+        for right in &rights {
+            let right: Vec<&str> = right.split(' ').collect();
+            what(copying.broker, &right);
+        }
+    };
+    each(Secured::allow);
+    let doctor = copying.command("doctor", &[]);
+    let found = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(doctor.status.success(), "{found}");
+    assert!(!found.contains("kafka-acls"), "{found}");
     copying.copies();
-    for rights in everything {
-        copying.broker.forbid(rights);
-    }
+    each(Secured::forbid);
 }

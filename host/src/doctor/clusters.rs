@@ -115,6 +115,12 @@ impl Looked<'_> {
             );
             return;
         }
+        if self.exactly_once && speaks.is_4_3() {
+            findings.warning(
+                "it may be Apache Kafka 4.3.0 or 4.3.1, which lose what became of a transaction when a broker is killed",
+                "use 4.2, or a later one that does not; see \"A transaction without an end\" in docs/operations.md",
+            );
+        }
         findings.ok(match speaks.release() {
             Some(release) => format!("speaks the protocol of Apache Kafka {release} or newer"),
             None => "speaks a protocol that we do not know a release of".into(),

@@ -37,6 +37,9 @@ const RELEASES: &[(i16, &str)] = &[
     (3, "0.11"),
 ];
 
+/// The version of DescribeLogDirs that came with 4.3, in which nothing about transactions changed.
+const WITH_4_3: (Api, i16) = (35, 5);
+
 /// The requests of a broker with their highest versions. Empty: unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Speaks(BTreeMap<Api, i16>);
@@ -48,9 +51,18 @@ impl Speaks {
 
     /// The oldest Apache Kafka that understands as much; others that speak its protocol have versions of their own.
     pub fn release(&self) -> Option<&'static str> {
+        if self.is_4_3() {
+            return Some("4.3");
+        }
         let highest = *self.0.get(&PRODUCE)?;
         let known = RELEASES.iter().find(|(version, _)| *version <= highest);
         known.map(|(_, release)| *release)
+    }
+
+    /// Apache Kafka 4.3 or newer. 4.3.0 and 4.3.1 lose the marks of transactions when a broker is killed.
+    pub fn is_4_3(&self) -> bool {
+        let (api, version) = WITH_4_3;
+        self.0.get(&api).is_some_and(|highest| *highest >= version)
     }
 
     /// Names of the requests that transactions need and the broker does not understand.
@@ -163,5 +175,8 @@ mod tests {
     fn a_broker_older_than_all_we_know_has_no_release() {
         assert_eq!(Speaks::from_iter([(0, 2)]).release(), None);
         assert_eq!(Speaks::from_iter([(0, 99)]).release(), Some("4.1"));
+        let newer = Speaks::from_iter([(0, 13), (35, 5)]);
+        assert!(newer.is_4_3() && newer.release() == Some("4.3"));
+        assert!(!Speaks::from_iter([(0, 13), (35, 4)]).is_4_3());
     }
 }
