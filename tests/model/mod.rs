@@ -2,6 +2,9 @@
 //!
 //! Not the code: what the code is to follow. A model proves something only if it can fail, so each rule is left out once,
 //! and must then be found missing. `TIDEMILL_MODEL=large` explores wider.
+//!
+//! Group offsets are part of the transaction here, as the first design has it. The code commits them after the decision,
+//! which takes steps and hazards away and adds none: nothing reads them.
 
 mod broker;
 mod explore;
