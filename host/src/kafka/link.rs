@@ -225,6 +225,10 @@ impl Link {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::PartitionEOF) | None => {}
             Some(RDKafkaErrorCode::AllBrokersDown) => self.lost("the connection was closed"),
+            Some(RDKafkaErrorCode::Authentication) if is_cut_handshake(reason) => {
+                self.lock().cause = Some(reason.to_owned());
+                self.hear_log("ERROR", reason);
+            }
             Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
                 self.give_up(format!(
                     "the broker refuses these credentials: {reason}; look at `properties` under [kafka]"
@@ -291,6 +295,11 @@ impl ClientContext for Asking {
 
 impl ConsumerContext for Asking {}
 
+/// Whether no answer came to what librdkafka asks before it shows its password. It takes that for a refusal.
+fn is_cut_handshake(reason: &str) -> bool {
+    reason.contains("mechanism handshake failed: Local:")
+}
+
 /// Whether the broker has ended a TLS handshake for the client's certificate. librdkafka takes it for an outage, because
 /// the client's side of the handshake was over.
 fn refuses_certificate(reason: &str) -> bool {
@@ -315,10 +324,13 @@ mod tests {
         link.check().unwrap();
         link.seen();
         assert!(!link.is_down());
+        let refused = KafkaError::Global(RDKafkaErrorCode::Authentication);
         link.hear_error(
-            &KafkaError::Global(RDKafkaErrorCode::Authentication),
-            "bad password",
+            &refused,
+            "h:1/1: SASL PLAIN mechanism handshake failed: Local: Broker transport failure: broker's supported mechanisms: (n/a)",
         );
+        link.check().unwrap();
+        link.hear_error(&refused, "bad password");
         let error = link.check().unwrap_err().to_string();
         assert!(
             error.contains("source clicks") && error.contains("bad password"),
