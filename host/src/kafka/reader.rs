@@ -153,6 +153,7 @@ impl KafkaReader {
     fn granted(&mut self, at: usize) {
         let topic = self.parts[at].topic();
         self.doubts.proven[topic] = true;
+        self.silence.forget(self.parts[at].id);
         if std::mem::take(&mut self.parts[at].denied)
             && !self.parts.iter().any(|p| p.denied && p.topic() == topic)
         {
@@ -257,6 +258,7 @@ impl Reader for KafkaReader {
             }
             // What comes meanwhile is not seen, so the end reported before says nothing any more.
             part.at_end = false;
+            self.silence.forget(part.id);
             let list = if held { &mut hold } else { &mut free };
             let (topic, partition) = (&self.topics[part.topic()], part.partition());
             list.add_partition_offset(topic, partition, Offset::Offset(part.next))
@@ -321,7 +323,9 @@ impl KafkaReader {
             self.stop_finished(batches);
         }
         // With nothing left in the queue: what is not given then was not fetched.
-        if entries < max && !self.link.is_down() && self.silence.is_due() {
+        if self.link.is_down() {
+            self.silence.forget_all();
+        } else if entries < max && self.silence.is_due() {
             self.ask_for_more(batches)?;
         }
         if entries == 0 || self.parts.iter().any(|p| p.denied) {

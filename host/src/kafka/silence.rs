@@ -39,6 +39,16 @@ impl Silence {
         due
     }
 
+    /// A partition was not read for a while: what was heard of it says nothing any more.
+    pub fn forget(&mut self, partition: u32) {
+        self.waiting.remove(&partition);
+    }
+
+    /// So it is with all of them, while no broker answers.
+    pub fn forget_all(&mut self) {
+        self.waiting.clear();
+    }
+
     /// Which of `count` partitions to ask for now; all have their turn.
     pub fn turn(&mut self, count: usize) -> Range<usize> {
         let first = if self.next < count { self.next } else { 0 };
@@ -72,6 +82,10 @@ mod tests {
         assert!(!silence.heard_of(1, None), "it was given");
         assert!(!silence.heard_of(1, Some(8)));
         assert!(silence.heard_of(1, Some(8)));
+        silence.forget(1);
+        assert!(!silence.heard_of(1, Some(8)), "it was held");
+        silence.forget_all();
+        assert!(!silence.heard_of(1, Some(8)), "no broker answered");
     }
 
     #[test]
