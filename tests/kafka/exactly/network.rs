@@ -47,6 +47,7 @@ const IMPATIENT: &str = "properties = { \"socket.timeout.ms\" = \"2000\" }";
 
 /// Few enough records a second for many transactions, however long a busy machine takes for one.
 const SLOWLY: [&str; 2] = ["--set", "sources.purchases.limit.per_second=500"];
+const SLOWLY_TO_THE_END: [&str; 3] = ["--until-end", SLOWLY[0], SLOWLY[1]];
 
 fn scene<'b>(broker: &'b Broker, records: i32, host: &str) -> Scene<'b> {
     let scene = Scene::new(broker, records);
@@ -57,10 +58,12 @@ fn scene<'b>(broker: &'b Broker, records: i32, host: &str) -> Scene<'b> {
 
 fn reply_lost() {
     let (broker, proxy) = behind();
-    let scene = scene(&broker, 2_400, "");
+    let scene = scene(&broker, 1_800, "");
     let lost = proxy.on(ApiKey::EndTxn).responses().nth(4).swallow();
-    let told = scene.finish();
+    let mut host = scene.start(&SLOWLY_TO_THE_END);
+    assert!(host.end().success());
     assert_eq!(lost.hits(), 1);
+    let told = host.said();
     assert!(
         told.contains("is replaced") || told.contains("going on from the last decided"),
         "{told}"
@@ -72,7 +75,7 @@ fn killed_after_commit() {
     let (broker, proxy) = behind();
     let scene = scene(&broker, 1_200, "");
     let lost = proxy.on(ApiKey::EndTxn).responses().nth(4).swallow();
-    let mut host = scene.start(&["--until-end"]);
+    let mut host = scene.start(&SLOWLY_TO_THE_END);
     lost.wait_for_hits(1);
     host.kill();
     let told = scene.finish();
@@ -83,9 +86,9 @@ fn killed_after_commit() {
 /// A commit that is held until the transactions after it are under way, and then arrives.
 fn late_commit() {
     let (broker, proxy) = behind();
-    let scene = scene(&broker, 4_800, "");
+    let scene = scene(&broker, 3_000, "");
     let held = proxy.on(ApiKey::EndTxn).requests().nth(4).hold();
-    let mut host = scene.start(&["--until-end"]);
+    let mut host = scene.start(&SLOWLY_TO_THE_END);
     held.wait_for_hits(1);
     // The client has given it up and committed by another connection or another producer.
     let before = proxy.count(ApiKey::EndTxn, Direction::Request).passed;
