@@ -157,8 +157,8 @@ fn silent_client() {
     let mut scene = Scene::new(&broker, 600);
     let brokers = format!("brokers = \"{}\"", broker.proxied_address());
     scene.write(&brokers, "");
-    let mut host = scene.start(&[]);
-    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, 3);
+    let mut host = scene.start(&SLOWLY);
+    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, 2);
     let lost = proxy.on(ApiKey::Fetch).requests().swallow();
     scene.feed(600);
     until("another client", || {
