@@ -445,12 +445,15 @@ impl KafkaReader {
 
     /// The broker does not have the offset any more. What that means is found out where the source is opened again, with
     /// one exception: a log that was cut off may have grown over the offset since, and then nothing would be found.
+    ///
+    /// What librdkafka says of another offset than this is of no position of ours: while a partition is paused it takes the
+    /// report of its end for a record, and holds the offset behind it against the log.
     fn gone(&self, (topic, partition): (usize, i32), wanted: i64, text: &str) -> ConnectorError {
         let told = format!(
             "topic {}, partition {partition}: offset {wanted}, where reading goes on, is not there any more ({text})",
             self.topics[topic]
         );
-        match self.on_data_loss == OnDataLoss::Stop && text.contains("truncation") {
+        match self.on_data_loss == OnDataLoss::Stop && is_cut_off_at(wanted, text) {
             true => self.link.failed(loss::refusal(&format!(
                 "{told}: Kafka has lost records that were read, and may have others in their place"
             ))),
@@ -480,7 +483,32 @@ impl KafkaReader {
     }
 }
 
+/// Whether librdkafka says that the log was cut off before `offset`.
+fn is_cut_off_at(offset: i64, text: &str) -> bool {
+    text.contains("truncation") && text.contains(&format!(" at offset {offset} "))
+}
+
 fn part_at(index: &HashMap<u32, usize>, topic: usize, partition: i32) -> Option<usize> {
     let id = id(topic, u32::try_from(partition).ok()?)?;
     index.get(&id).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_said_of_the_position_itself_counts() {
+        let text = "Partition log truncation detected at offset 20953 (leader epoch 0): broker end offset is 13989 (offset leader \
+                    epoch 0). Reset to INVALID.: Local: Partition log truncation detected (broker 1)";
+        assert!(is_cut_off_at(20_953, text));
+        assert!(
+            !is_cut_off_at(20_952, text),
+            "behind the end of a paused partition"
+        );
+        assert!(!is_cut_off_at(
+            20_953,
+            "fetch failed due to requested offset not available at offset 20953 "
+        ));
+    }
 }
