@@ -235,6 +235,9 @@ impl Session {
             match self.supervisor.restart() {
                 Ok(Some(run)) => self.run = Some(run),
                 Ok(None) => return Ok(()),
+                // Nothing was begun: it stands at the last decided checkpoint.
+                Err(RunError::Connector(ConnectorError::Stopped { .. }))
+                    if self.stop.is_asked() => {}
                 Err(error) if error.is_doubt() => {
                     self.stuck_at.1 += 1;
                     why = error;
@@ -275,6 +278,8 @@ impl Session {
             match self.supervisor.restart() {
                 Ok(Some(run)) => self.run = Some(run),
                 Ok(None) => return Ok(()),
+                Err(RunError::Connector(ConnectorError::Stopped { .. }))
+                    if self.stop.is_asked() => {}
                 Err(error) if error.is_disk_full() || error.is_doubt() => why = error,
                 Err(error) => return Err(error.into()),
             }
