@@ -232,12 +232,9 @@ impl Session {
             while Instant::now() < until && !self.stop.is_asked() {
                 pace.look(self)?;
             }
-            match self.supervisor.restart() {
+            match self.restart() {
                 Ok(Some(run)) => self.run = Some(run),
                 Ok(None) => return Ok(()),
-                // Nothing was begun: it stands at the last decided checkpoint.
-                Err(RunError::Connector(ConnectorError::Stopped { .. }))
-                    if self.stop.is_asked() => {}
                 Err(error) if error.is_doubt() => {
                     self.stuck_at.1 += 1;
                     why = error;
@@ -275,16 +272,25 @@ impl Session {
             if self.run.is_some() || self.stop.is_asked() {
                 return Ok(());
             }
-            match self.supervisor.restart() {
+            match self.restart() {
                 Ok(Some(run)) => self.run = Some(run),
                 Ok(None) => return Ok(()),
-                Err(RunError::Connector(ConnectorError::Stopped { .. }))
-                    if self.stop.is_asked() => {}
                 Err(error) if error.is_disk_full() || error.is_doubt() => why = error,
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
+    }
+
+    /// A run from the last decided checkpoint; `None` if there is nothing to do any more. A stop that is asked for meanwhile
+    /// leaves nothing to do: nothing was begun.
+    fn restart(&self) -> Result<Option<Supervised>, RunError> {
+        match self.supervisor.restart() {
+            Err(RunError::Connector(ConnectorError::Stopped { .. })) if self.stop.is_asked() => {
+                Ok(None)
+            }
+            restarted => restarted,
+        }
     }
 
     /// Stands still until a plugin is swapped in with which the pipeline starts again, or a stop is asked for.

@@ -9,8 +9,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use crate::engine::meta::first_steps;
-use crate::engine::meta::{EngineMeta, StepMeta};
+use crate::engine::meta::{EngineMeta, StepMeta, first_steps};
 use crate::error::RunError;
 use crate::pipeline::plan::{self, Plan};
 use crate::pipeline::{goes_on, source_identity};

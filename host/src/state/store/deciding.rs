@@ -28,7 +28,7 @@ impl Store {
     pub fn commit(&self, prepared: Prepared) -> Result<(), StateError> {
         let mut known = self.next(&prepared)?;
         self.written(self.files.log.commit(&prepared).map(drop))?;
-        self.fault(self.files.look_behind(&self.rule))?;
+        self.written(self.files.look_behind(&self.rule))?;
         known.latest = Some(restored(prepared, false));
         known.settled = true;
         drop(known);
@@ -44,7 +44,7 @@ impl Store {
     pub fn prepare(&self, prepared: Prepared) -> Result<(), StateError> {
         let mut known = self.next(&prepared)?;
         self.written(self.files.log.prepare(&prepared))?;
-        self.fault(self.files.look_behind(&self.rule))?;
+        self.written(self.files.look_behind(&self.rule))?;
         known.settled = true;
         known.undecided = Some(restored(prepared, true));
         Ok(())
