@@ -100,6 +100,7 @@ impl Session {
             clock: Arc::new(SystemClock::default()),
             stop: Arc::new(move || asked.is_asked()),
             broker: broker.clone(),
+            again: false,
             swap: None,
         };
         let started = Supervisor::start(plan, runtime, options).map_err(|error| match error {

@@ -18,13 +18,15 @@ use crate::state::store::{Prepared, Restored, Store};
 use crate::state::{parse_state_id, show_state_id};
 
 /// Shuts out the predecessor, learns whether the last prepared checkpoint is true, and takes it back if not. `None` where
-/// the state alone decides.
+/// the state alone decides. `again`: this process has run the pipeline before, with this state.
 ///
 /// # Errors
-/// `Refused` if the state and the decision do not belong together; connector errors; a stop while waiting for the broker.
+/// `Refused` if the state and the decision do not belong together; `Fenced` if that is because another host has gone on
+/// meanwhile; connector errors; a stop while waiting for the broker.
 pub fn open(
     plan: &Plan,
     store: &Store,
+    again: bool,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Arc<TransactionalProducer>>, RunError> {
     let (transactional, undecided) = (plan.transactional(), store.undecided());
@@ -38,18 +40,23 @@ pub fn open(
     crash::point("start-locked");
     let producer = TransactionalProducer::new(&plan.name, cluster, plan.host.transaction_timeout)?;
     let disk = Disk::of(store, undecided)?;
+    let refuse = |decision: Option<&Decision>, why: String| match decision {
+        // This process held the state all the time and knows of all that was decided with it.
+        Some(other) if again && !disk.is_ahead_of(other) => producer.taken_over(other).into(),
+        _ => refused(plan, &producer, &why),
+    };
     // A topic that should be there and is not is no reason to make a new one: `verdict` tells.
     producer.ensure_topic(stop)?;
     // Whoever writes these decisions may be alive and right: it is not shut out by a stranger.
     if let Some(decision) = producer.visible_decision(stop)? {
-        known(&disk, &decision).map_err(|why| refused(plan, &producer, &why))?;
+        known(&disk, &decision).map_err(|why| refuse(Some(&decision), why))?;
     }
     producer.fence(stop)?;
     crash::point("start-fenced");
     let decision = producer.last_decision(stop)?;
     crash::point("start-decision-read");
     let verdict = verdict(&disk, decision.as_ref());
-    match verdict.map_err(|why| refused(plan, &producer, &why))? {
+    match verdict.map_err(|why| refuse(decision.as_ref(), why))? {
         Verdict::Agree => {}
         Verdict::Keep(number) => {
             tracing::info!(
@@ -178,6 +185,17 @@ impl Disk {
         Self::new(&id, &state.supersedes, latest, undecided)
     }
 
+    /// The last checkpoint that it knows, decided or not; 0 if none.
+    fn last(&self) -> u64 {
+        let last = self.undecided.as_ref().or(self.latest.as_ref());
+        last.map_or(0, |point| point.number)
+    }
+
+    /// Whether it has gone further than `decision`, of this state: then Kafka has lost some.
+    fn is_ahead_of(&self, decision: &Decision) -> bool {
+        decision.state == self.state && decision.checkpoint < self.last()
+    }
+
     fn new(
         state: &str,
         supersedes: &[[u8; 16]],
@@ -233,8 +251,7 @@ fn lineage(disk: &Disk, decision: &Decision) -> Result<(), String> {
 /// Refuses decisions that this state cannot have written: of another one, or later than all it knows.
 fn known(disk: &Disk, decision: &Decision) -> Result<(), String> {
     lineage(disk, decision)?;
-    let last = disk.undecided.as_ref().or(disk.latest.as_ref());
-    let last = last.map_or(0, |point| point.number);
+    let last = disk.last();
     match decision.state == disk.state && decision.checkpoint > last {
         true => Err(ahead(Some(decision.checkpoint), last)),
         false => Ok(()),

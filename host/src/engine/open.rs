@@ -54,6 +54,8 @@ pub struct Options {
     pub stop: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Kept alive for as long as the pipeline.
     pub broker: Option<Arc<EmbeddedBroker>>,
+    /// The pipeline is begun again by a process that has run it before.
+    pub again: bool,
     /// A version to begin with in place of the one in force.
     pub swap: Option<StartSwap>,
 }
@@ -85,7 +87,7 @@ pub fn open(
     options: &Options,
 ) -> Result<Option<Engine>, RunError> {
     let store = Store::open(&plan.host.state, &plan.name, plan.host.key_groups)?;
-    let transaction = decide::open(&plan, &store, &*options.stop)?;
+    let transaction = decide::open(&plan, &store, options.again, &*options.stop)?;
     let latest = store.latest();
     let fresh = latest.is_none();
     let (number, old) = match latest {

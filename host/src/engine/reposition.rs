@@ -113,7 +113,7 @@ pub fn propose(
     };
     if let Some(store) = store.as_ref().filter(|store| store.undecided().is_some()) {
         // A host ended while its last checkpoint was being decided: Kafka says how that went.
-        decide::open(plan, store, stop)?;
+        decide::open(plan, store, false, stop)?;
     }
     let latest = store.as_ref().and_then(Store::latest);
     let (number, mut meta) = match latest {

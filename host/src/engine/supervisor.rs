@@ -161,7 +161,7 @@ impl Supervisor {
             Phase::Still(still) => (still.in_force(&step), still.since),
             Phase::Running(_) => return None,
         };
-        let mut options = self.options.clone();
+        let mut options = self.again();
         options.swap = Some(swap);
         let _alone = self.alone();
         let begun = begin(&self.plan, &self.runtime, &options);
@@ -193,11 +193,17 @@ impl Supervisor {
     /// to its end.
     pub fn restart(&self) -> Result<Option<Supervised>, RunError> {
         let _alone = self.alone();
-        let run = begin(&self.plan, &self.runtime, &self.options)?;
+        let run = begin(&self.plan, &self.runtime, &self.again())?;
         if let Some(run) = &run {
             *self.phase() = Phase::Running(run.running.handle().clone());
         }
         Ok(run)
+    }
+
+    fn again(&self) -> Options {
+        let mut options = self.options.clone();
+        options.again = true;
+        options
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {

@@ -67,6 +67,7 @@ impl Driver {
             clock: clock.clone(),
             stop: Arc::new(|| false),
             broker: None,
+            again: false,
             swap: None,
         };
         Ok(open(planned, &runtime, &options)?.map(|engine| Self { engine, clock }))

@@ -1,12 +1,11 @@
 //! Hosts and state directories that do not belong together: rows 16, 17 and 24 to 29 of the fault matrix. Each ends in
 //! words that name both sides and the ways out; nothing is guessed.
 
-use std::path::Path;
 use std::process::{Command, Output};
 
 use super::super::{Test, broker};
 use super::running::until;
-use super::{Scene, told};
+use super::{Scene, copy, told};
 use tidemill::kafka::{admin, decision};
 
 pub fn tests() -> Vec<Test> {
@@ -28,15 +27,6 @@ pub fn tests() -> Vec<Test> {
         ("kafka_exactly_row_29_kafka_lost_a_decision", lost_decision),
         ("kafka_exactly_no_transactions_any_more", other_delivery),
     ]
-}
-
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp")
-        .arg("-a")
-        .args([from, to])
-        .status()
-        .unwrap();
-    assert!(copied.success());
 }
 
 /// The start is refused with exit code 2, and `parts` are said.
@@ -72,11 +62,7 @@ fn zombie() {
     let mut old = scene.start(&[]);
     until("output", || scene.read(&scene.output).len() > 100);
     old.signal(libc::SIGSTOP);
-    let moved = tempfile::TempDir::new().unwrap();
-    for file in ["state", "pipeline.toml"] {
-        copy(&scene.dir.path().join(file), &moved.path().join(file));
-    }
-    let zombie_dir = std::mem::replace(&mut scene.dir, moved);
+    let zombie_dir = scene.moved();
     scene.feed(600);
     scene.finish();
     old.signal(libc::SIGCONT);

@@ -14,7 +14,7 @@ mod snapshots;
 mod swaps;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -44,6 +44,11 @@ const USERS: i32 = 30;
 const BAD_EVERY: i32 = 40;
 /// One of so many makes the plugin panic.
 const POISON_EVERY: i32 = 97;
+
+/// Few enough records a second for many transactions, however long a busy machine takes for one.
+const FLOWING: &str = "sources.purchases.limit.per_second=400";
+const SLOWLY: [&str; 2] = ["--set", FLOWING];
+const SLOWLY_TO_THE_END: [&str; 3] = ["--until-end", SLOWLY[0], SLOWLY[1]];
 
 const COPY: &str = "[sinks.copy]
 from = \"counted\"
@@ -134,6 +139,15 @@ kafka = {{ topic = \"{output}\", key = [\"user\"] }}
         self.write(&brokers, "");
     }
 
+    /// Goes on with a copy of the state in another directory; returns the one that was left.
+    fn moved(&mut self) -> TempDir {
+        let moved = TempDir::new().unwrap();
+        for file in ["state", "pipeline.toml"] {
+            copy(&self.dir.path().join(file), &moved.path().join(file));
+        }
+        std::mem::replace(&mut self.dir, moved)
+    }
+
     fn file(&self) -> PathBuf {
         self.dir.path().join("pipeline.toml")
     }
@@ -161,7 +175,7 @@ kafka = {{ topic = \"{output}\", key = [\"user\"] }}
 
     /// Runs to the end of the input, crashing at `drill` if it is reached before.
     fn run_with_drill(&self, drill: &str) -> Output {
-        let mut command = self.command(&["--until-end"]);
+        let mut command = self.command(&SLOWLY_TO_THE_END);
         command.env("TIDEMILL_CRASH_AT", drill);
         command.output().unwrap()
     }
@@ -231,6 +245,15 @@ kafka = {{ topic = \"{output}\", key = [\"user\"] }}
             |text: &String| serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
         texts.iter().map(parse).collect()
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()
+        .unwrap();
+    assert!(copied.success());
 }
 
 fn told(output: &Output) -> String {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::super::Test;
-use super::Scene;
 use super::running::until;
+use super::{SLOWLY, SLOWLY_TO_THE_END, Scene};
 use crate::support::kafka::Broker;
 use crate::support::proxy::{ApiKey, Direction, Proxy};
 
@@ -30,6 +30,14 @@ pub fn tests() -> Vec<Test> {
             "kafka_exactly_a_client_that_gives_nothing_is_replaced",
             silent_client,
         ),
+        (
+            "kafka_exactly_row_16_a_zombie_whose_commit_comes_late",
+            || zombie(Reply::Late),
+        ),
+        (
+            "kafka_exactly_row_16_a_zombie_whose_commit_never_comes",
+            || zombie(Reply::Never),
+        ),
         ("kafka_exactly_row_13_the_network_is_cut", cut),
         ("kafka_exactly_row_14_the_network_is_slow", slow),
     ]
@@ -44,10 +52,6 @@ fn behind() -> (Broker, Proxy) {
 
 /// Requests that get no answer are given up after this time, not after a minute.
 const IMPATIENT: &str = "properties = { \"socket.timeout.ms\" = \"2000\" }";
-
-/// Few enough records a second for many transactions, however long a busy machine takes for one.
-const SLOWLY: [&str; 2] = ["--set", "sources.purchases.limit.per_second=500"];
-const SLOWLY_TO_THE_END: [&str; 3] = ["--until-end", SLOWLY[0], SLOWLY[1]];
 
 fn scene<'b>(broker: &'b Broker, records: i32, host: &str) -> Scene<'b> {
     let scene = Scene::new(broker, records);
@@ -168,6 +172,48 @@ fn silent_client() {
     host.kill();
     scene.finish();
     scene.assert_exact("a client that gave nothing");
+}
+
+/// What becomes of the reply to a zombie's commit.
+enum Reply {
+    Late,
+    Never,
+}
+
+/// A host that stood still in a commit, which was applied, finds that another has gone on from there: it does not shut that
+/// one out, whether the reply makes its producer doubtful or the lack of one makes it begin again.
+fn zombie(reply: Reply) {
+    let (broker, proxy) = behind();
+    let mut scene = Scene::new(&broker, 1_200);
+    scene.has_file = false;
+    let brokers = format!("brokers = \"{}\"", broker.proxied_address());
+    let timeout = match reply {
+        Reply::Late => "",
+        Reply::Never => "transaction_timeout = \"3s\"",
+    };
+    scene.write(&brokers, timeout);
+    let held = proxy.on(ApiKey::EndTxn).responses().nth(4).hold();
+    let mut old = scene.start(&SLOWLY);
+    held.wait_for_hits(1);
+    old.signal(libc::SIGSTOP);
+    let old_dir = scene.moved();
+    scene.write_plain();
+    let mut newer = scene.start(&[]);
+    until("output of the newer host", || {
+        scene.read(&scene.output).len() > 1_000
+    });
+    if matches!(reply, Reply::Late) {
+        held.release();
+    }
+    old.signal(libc::SIGCONT);
+    let (status, said) = (old.end(), old.said());
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("a newer host has taken over"), "{said}");
+    scene.feed(600);
+    newer.terminate();
+    scene.finish();
+    scene.assert_exact("with a zombie in a commit");
+    drop(old_dir);
 }
 
 /// For a moment, and for longer than a transaction may last.

@@ -11,7 +11,7 @@ use super::super::{Test, broker};
 use super::hosts::assert_refused;
 use super::running::{self, ask, succeed, until};
 use super::sent::{Sent, decision_of, decisions, rows};
-use super::{Scene, USERS, is_refused, raw_id};
+use super::{FLOWING, Scene, USERS, is_refused, raw_id};
 use crate::support::read_rows;
 
 pub fn tests() -> Vec<Test> {
@@ -28,7 +28,6 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-const FLOWING: &str = "sources.purchases.limit.per_second=500";
 /// Checkpoints so far apart that none of their decisions is compacted away while a test runs.
 const SETTINGS: [&str; 2] = [FLOWING, "host.checkpoint_every=50ms"];
 

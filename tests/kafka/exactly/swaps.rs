@@ -16,7 +16,7 @@ use super::super::{Test, broker};
 use super::crashes::{is_of_checkpoint, is_of_start, rounds};
 use super::running::{self, ask, command, succeed};
 use super::sent::{Sent, decision_of, decisions, rows};
-use super::{Scene, told};
+use super::{FLOWING, Scene, told};
 use crate::support::{plugin, plugin_variant};
 
 pub fn tests() -> Vec<Test> {
@@ -31,8 +31,6 @@ pub fn tests() -> Vec<Test> {
 
 const GUEST: &str = "tests/guests/stamp";
 const STEP: &str = "counted";
-/// Records flow for as long as the hosts of a test run.
-const FLOWING: &str = "sources.purchases.limit.per_second=500";
 const FAST: &str = "sources.purchases.limit.per_second=1000000";
 /// So far apart that every checkpoint is one with a swap.
 const SWAPS_ONLY: &str = "host.checkpoint_every=10s";

@@ -234,12 +234,11 @@ impl TransactionalProducer {
             "the transactional producer is replaced"
         );
         let stop = || self.is_stopped();
+        // A host that took over while this one slept is right, and must not be shut out.
+        self.check_alone(self.decisions.last_visible(&stop)?)?;
         let instance = Arc::new(Instance::new(&self.config, &self.link)?);
         instance.fence(&stop)?;
-        let decided = self
-            .decisions
-            .last(&stop)?
-            .map(|decision| decision.checkpoint);
+        let decided = self.check_alone(self.decisions.last(&stop)?)?;
         if decided != Some(number) {
             return Err(ConnectorError::Doubt {
                 place: self.link.place().to_owned(),
@@ -251,6 +250,14 @@ impl TransactionalProducer {
         instance.begin()?;
         *lock(&self.instance) = instance;
         Ok(())
+    }
+
+    /// The checkpoint of the last decision, unless another host wrote it.
+    fn check_alone(&self, last: Option<Decision>) -> Result<Option<u64>, ConnectorError> {
+        match last {
+            Some(other) if self.is_newer(&other) => Err(self.taken_over(&other)),
+            last => Ok(last.map(|decision| decision.checkpoint)),
+        }
     }
 
     /// Writes what was held, in order, and lets the rest go straight through.
@@ -295,32 +302,44 @@ impl TransactionalProducer {
             );
             return ConnectorError::Doubt { place, cause };
         }
-        let cause = match other {
-            Some(other) => format!(
+        match other {
+            Some(other) => self.taken_over(&other),
+            None => ConnectorError::Fenced {
+                place,
+                cause: format!(
+                    "another host of this pipeline has taken over ({cause}); this one must not run beside it"
+                ),
+            },
+        }
+    }
+
+    /// `decision` is of another host, which has gone on with the pipeline.
+    pub fn taken_over(&self, decision: &Decision) -> ConnectorError {
+        ConnectorError::Fenced {
+            place: self.link.place().to_owned(),
+            cause: format!(
                 "a newer host has taken over (its last decision is checkpoint {}, incarnation {}); this one must not run beside it",
-                other.checkpoint, other.incarnation
+                decision.checkpoint, decision.incarnation
             ),
-            None => format!(
-                "another host of this pipeline has taken over ({cause}); this one must not run beside it"
-            ),
-        };
-        ConnectorError::Fenced { place, cause }
+        }
     }
 
     fn newer_host(&self) -> Option<Decision> {
-        let me = lock(&self.writer).clone();
         // Without an answer for so long nobody can be told of.
         let until = Instant::now() + TOPIC_WITHIN;
         let last = self
             .decisions
             .last(&|| self.is_stopped() || Instant::now() >= until);
         let last = last.ok().flatten()?;
-        let newer = match &me {
-            Some((state, incarnation)) => last.state != *state || last.incarnation > *incarnation,
-            // Nothing was decided by this host yet.
-            None => false,
-        };
-        newer.then_some(last)
+        self.is_newer(&last).then_some(last)
+    }
+
+    /// Whether a host that started after this one wrote it. Nobody is newer than one that has decided nothing yet.
+    fn is_newer(&self, decision: &Decision) -> bool {
+        let me = lock(&self.writer);
+        me.as_ref().is_some_and(|(state, incarnation)| {
+            decision.state != *state || decision.incarnation > *incarnation
+        })
     }
 
     fn is_stopped(&self) -> bool {
