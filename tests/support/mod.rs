@@ -37,14 +37,21 @@ pub fn root() -> PathBuf {
 
 /// A test that takes longer hangs; the slowest needs three minutes.
 const HANGS_AFTER: Duration = Duration::from_secs(900);
+/// Ask for more rounds than by default, which take hours.
+const MORE_ROUNDS: [&str; 2] = ["TIDEMILL_CRASHES", "TIDEMILL_MODEL"];
+const HANGS_AFTER_MORE: Duration = Duration::from_secs(6 * 3_600);
 
 /// A test; its panic is its failure. One that hangs ends the whole run, with its name: waiting for it tells nobody anything.
 pub fn trial(name: &'static str, test: fn()) -> Trial {
     Trial::test(name, move || {
+        let more = MORE_ROUNDS
+            .iter()
+            .any(|name| std::env::var_os(name).is_some());
+        let patience = if more { HANGS_AFTER_MORE } else { HANGS_AFTER };
         let (done, ends) = mpsc::channel::<()>();
         std::thread::spawn(move || {
-            if ends.recv_timeout(HANGS_AFTER) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("test {name} hangs: no end after {HANGS_AFTER:?}");
+            if ends.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("test {name} hangs: no end after {patience:?}");
                 std::process::exit(101);
             }
         });
