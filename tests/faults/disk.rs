@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{Subject, ended, needing, strace};
-use crate::support::running::wait;
-use crate::support::trial;
+use crate::support::running::{Running, wait};
+use crate::support::{Pipeline, assert_same_rows, binary, trial};
 
 const BLOCK: usize = 4_096;
 
@@ -27,6 +29,10 @@ pub fn trials() -> Vec<Trial> {
         traced(
             "row_19_write_error_ends_the_process_and_a_restart_is_clean",
             write_errors,
+        ),
+        traced(
+            "a_disk_that_is_slow_makes_the_input_wait_and_nothing_else",
+            slow_disk,
         ),
         trial(
             "row_23_bit_flip_in_the_state_is_told_and_nothing_is_written",
@@ -65,6 +71,51 @@ fn eio(call: &str, nths: &[u32]) {
     }
     assert!(met * 2 >= nths.len(), "{met} of {} errors met", nths.len());
     subject.assert_clean(&format!("after {met} errors of {call}"));
+}
+
+/// Changes come in faster than they can be merged: what waits in the log for that is bounded, status says why, and in the
+/// end every row is there.
+fn slow_disk() {
+    const ROWS: usize = 43_000;
+    const WAITS: &str = "the state changes faster than the disk under [host] state takes it";
+    let run = Pipeline::new(
+        2,
+        // Ten thousand bytes of state a row.
+        "[sources.rows]\nfile = { path = \"rows.jsonl\" }\nfields = { id = \"int\", ts = \"timestamp\" }\n\
+         event_time = { field = \"ts\" }\nlimit = { per_second = 10000, per_epoch = 500 }\n\
+         [steps.wide]\nfrom = \"rows\"\nselect = [\"id\", \"lpad(cast(id as string), 10000, 'x') as name\"]\n\
+         [steps.first]\nfrom = \"wide\"\ndeduplicate = { on = [\"name\"], within = \"1h\" }\n\
+         [steps.ids]\nfrom = \"first\"\nselect = [\"id\"]\n\
+         [sinks.out]\nfrom = [\"ids\"]\nfile = { path = \"out.jsonl\" }\n",
+    );
+    let dir = run.dir.path();
+    let rows = (0..ROWS).map(|id| json!({ "id": id, "ts": "2026-01-01T00:00:00Z" }));
+    let lines: String = rows.map(|row| format!("{row}\n")).collect();
+    std::fs::write(dir.join("rows.jsonl"), lines).unwrap();
+    let slow = strace::slow(
+        &run.command(&[]),
+        "fdatasync",
+        &dir.join("state").join("state.redb"),
+        Duration::from_millis(500),
+        // The first are those of its making.
+        8..=28,
+    );
+    let mut host = Running::start(slow, &dir.join("said.txt"));
+    let mut waited = false;
+    while !waited && !host.has_ended() {
+        let mut status = Command::new(binary());
+        let output = status.arg("status").arg(run.file()).arg("--json");
+        // None before it has started.
+        if let Ok(status) = serde_json::from_slice::<Value>(&output.output().unwrap().stdout) {
+            let source = &status["sources"][0];
+            waited = source["waiting"] == WAITS;
+            assert!(!waited || source["records_in"].as_u64() < Some(ROWS as u64));
+        }
+    }
+    assert!(waited, "it never waited");
+    assert!(host.end().success(), "{}", host.said());
+    let ids = (0..ROWS).map(|id| json!({ "id": id }));
+    assert_same_rows("a slow disk", run.rows("out.jsonl"), ids.collect());
 }
 
 /// Kills it in the middle; then, each time from there, flips a bit and runs to the end: refused, or whole all the same.

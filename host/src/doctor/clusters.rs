@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::permissions::{grant, lacking};
 use super::topics::{self, Stakes, Topic};
 use super::uses::{Read, Uses};
-use super::{Findings, Verdict, probe, settings, shown_ms};
+use super::{Findings, probe, settings, shown_ms};
 use crate::kafka::decision;
 use crate::kafka::doctor::{Examiner, Greeting, Operation, Probe};
 use crate::limits::DOCTOR_ANSWER_MAX;
-use crate::pipeline::plan::{Brokers, Plan, Topics, topic_pattern};
+use crate::pipeline::plan::{Brokers, Cluster, Plan, Topics, topic_pattern};
 
 /// Replicas that topics of the host's own get where the cluster has as many brokers.
 const REPLICAS: usize = 3;
@@ -48,7 +48,7 @@ pub(super) fn examine(plan: &Plan, uses: &Uses, findings: &mut Findings<'_>) -> 
         greeting,
         exactly_once,
     };
-    cluster.greeted(findings);
+    greeted(&uses.cluster, &cluster.greeting, exactly_once, findings);
     cluster.topics(findings);
     cluster.group(findings);
     if !exactly_once {
@@ -59,6 +59,55 @@ pub(super) fn examine(plan: &Plan, uses: &Uses, findings: &mut Findings<'_>) -> 
         examiner: cluster.examiner,
         has_decisions,
     })
+}
+
+/// What a cluster says of itself.
+fn greeted(
+    cluster: &Cluster,
+    greeting: &Greeting,
+    exactly_once: bool,
+    findings: &mut Findings<'_>,
+) {
+    let protocol = cluster.properties.get("security.protocol");
+    let protocol = protocol.map_or("PLAINTEXT".into(), |p| p.to_ascii_uppercase());
+    let brokers = match greeting.brokers.len() {
+        1 => "1 broker".into(),
+        n => format!("{n} brokers"),
+    };
+    let id = greeting
+        .id
+        .as_ref()
+        .map_or(String::new(), |id| format!(", cluster {id}"));
+    findings.ok(format!(
+        "answers in {} over {protocol}: {brokers}{id}",
+        shown_ms(greeting.latency)
+    ));
+    let speaks = &greeting.speaks;
+    if speaks.is_unknown() {
+        findings.ok("which version of Kafka it is, it does not tell");
+        return;
+    }
+    let lacks = speaks.lacks_for_transactions();
+    if exactly_once && !lacks.is_empty() {
+        findings.failure(
+            format!(
+                "it does not understand {}: it has no transactions",
+                lacks.join(", ")
+            ),
+            "write delivery = \"at-least-once\", or use Apache Kafka 2.5 or newer",
+        );
+        return;
+    }
+    if exactly_once && speaks.is_4_3() {
+        findings.warning(
+            "it may be Apache Kafka 4.3.0 or 4.3.1, which lose what became of a transaction when a broker is killed",
+            "use 4.2, or a later one that does not; see \"A transaction without an end\" in docs/operations.md",
+        );
+    }
+    findings.ok(match speaks.release() {
+        Some(release) => format!("speaks the protocol of Apache Kafka {release} or newer"),
+        None => "speaks a protocol that we do not know a release of".into(),
+    });
 }
 
 /// A cluster that answered.
@@ -81,50 +130,6 @@ impl Looked<'_> {
 
     fn replicas(&self) -> i32 {
         self.greeting.brokers.len().clamp(1, REPLICAS) as i32
-    }
-
-    fn greeted(&self, findings: &mut Findings<'_>) {
-        let greeting = &self.greeting;
-        let protocol = self.uses.cluster.properties.get("security.protocol");
-        let protocol = protocol.map_or("PLAINTEXT".into(), |p| p.to_ascii_uppercase());
-        let brokers = match greeting.brokers.len() {
-            1 => "1 broker".into(),
-            n => format!("{n} brokers"),
-        };
-        let id = greeting
-            .id
-            .as_ref()
-            .map_or(String::new(), |id| format!(", cluster {id}"));
-        findings.ok(format!(
-            "answers in {} over {protocol}: {brokers}{id}",
-            shown_ms(greeting.latency)
-        ));
-        let speaks = &greeting.speaks;
-        if speaks.is_unknown() {
-            findings.ok("which version of Kafka it is, it does not tell");
-            return;
-        }
-        let lacks = speaks.lacks_for_transactions();
-        if self.exactly_once && !lacks.is_empty() {
-            findings.failure(
-                format!(
-                    "it does not understand {}: it has no transactions",
-                    lacks.join(", ")
-                ),
-                "write delivery = \"at-least-once\", or use Apache Kafka 2.5 or newer",
-            );
-            return;
-        }
-        if self.exactly_once && speaks.is_4_3() {
-            findings.warning(
-                "it may be Apache Kafka 4.3.0 or 4.3.1, which lose what became of a transaction when a broker is killed",
-                "use 4.2, or a later one that does not; see \"A transaction without an end\" in docs/operations.md",
-            );
-        }
-        findings.ok(match speaks.release() {
-            Some(release) => format!("speaks the protocol of Apache Kafka {release} or newer"),
-            None => "speaks a protocol that we do not know a release of".into(),
-        });
     }
 
     fn topics(&self, findings: &mut Findings<'_>) {
@@ -196,28 +201,20 @@ impl Looked<'_> {
 
     /// The consumer group that offsets are committed to.
     fn group(&self, findings: &mut Findings<'_>) {
-        let has_source = self.uses.reads.iter().any(|read| !read.is_table);
-        if !has_source && !self.exactly_once {
+        if self.uses.reads.iter().all(|read| read.is_table) {
             return;
         }
         let group = &self.plan.name;
         let remedy = grant(&[Operation::Read], &format!("--group {group}"));
         match self.examiner.group(group) {
             Ok(operations) if lacking(operations.as_ref(), &[Operation::Read]).is_empty() => {}
-            Ok(_) => {
-                let (verdict, why) = match self.exactly_once {
-                    true => (
-                        Verdict::Failure,
-                        "the transaction of a checkpoint commits its offsets",
-                    ),
-                    false => (Verdict::Warning, "lag monitors read its offsets"),
-                };
-                let text = format!("this user has no Read on group {group}; {why}");
-                findings.weigh(verdict, text, remedy);
-            }
+            Ok(_) => findings.warning(
+                format!("this user has no Read on group {group}; lag monitors read its offsets"),
+                remedy,
+            ),
             Err(why) => findings.warning(
                 format!("group {group} is not described: {why}"),
-                "ask again; a start needs its coordinator, too",
+                "ask again; lag monitors need its coordinator, too",
             ),
         }
     }
@@ -339,5 +336,70 @@ impl Looked<'_> {
         };
         let result = probe.run();
         probe::judge(name, &probe, &result, findings);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::doctor::{Finding, Verdict};
+    use crate::kafka::doctor::Speaks;
+
+    /// What is found of a cluster that speaks `requests`, with their highest versions.
+    fn found(requests: &[(i16, i16)], exactly_once: bool) -> Vec<(Verdict, String)> {
+        let greeting = Greeting {
+            latency: Duration::from_millis(1),
+            brokers: vec![1],
+            topics: BTreeSet::new(),
+            id: None,
+            operations: None,
+            speaks: requests.iter().copied().collect::<Speaks>(),
+        };
+        let mut found = Vec::new();
+        let mut each = |finding: Finding| found.push((finding.verdict, finding.text));
+        let cluster = Cluster {
+            brokers: Brokers::At(String::new()),
+            properties: BTreeMap::new(),
+        };
+        greeted(
+            &cluster,
+            &greeting,
+            exactly_once,
+            &mut Findings::new(&mut each),
+        );
+        found
+    }
+
+    #[test]
+    fn kafka_that_loses_transactions_is_told_where_there_are_any() {
+        let transactions = [(22, 5), (24, 5), (25, 4), (26, 5), (28, 5)];
+        let newer = [&[(0, 13), (35, 5)], &transactions[..]].concat();
+        let sound = [&[(0, 13), (35, 4)], &transactions[..]].concat();
+        let is_told = |requests: &[(i16, i16)], exactly_once| {
+            let warnings = found(requests, exactly_once);
+            let mut warnings = warnings
+                .iter()
+                .filter(|(verdict, _)| *verdict == Verdict::Warning);
+            warnings.any(|(_, text)| text.contains("Apache Kafka 4.3.0 or 4.3.1"))
+        };
+        assert!(is_told(&newer, true));
+        assert!(!is_told(&newer, false));
+        assert!(!is_told(&sound, true));
+    }
+
+    #[test]
+    fn kafka_without_transactions_is_a_failure_where_they_are_needed() {
+        let failure = |exactly_once| {
+            let found = found(&[(0, 13), (22, 5)], exactly_once);
+            found
+                .into_iter()
+                .find(|(verdict, _)| *verdict == Verdict::Failure)
+        };
+        let (_, text) = failure(true).unwrap();
+        assert!(text.contains("EndTxn"), "{text}");
+        assert_eq!(failure(false), None);
     }
 }

@@ -3,7 +3,10 @@
 
 use std::process::{Command, Output};
 
-use super::super::{Test, broker};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use super::super::{PATIENCE, Test, broker};
 use super::running::until;
 use super::{Scene, copy, told};
 use tidemill::kafka::{admin, decision};
@@ -26,6 +29,7 @@ pub fn tests() -> Vec<Test> {
         ("kafka_exactly_row_28_the_decisions_are_gone", no_decisions),
         ("kafka_exactly_row_29_kafka_lost_a_decision", lost_decision),
         ("kafka_exactly_no_transactions_any_more", other_delivery),
+        ("kafka_exactly_a_transaction_without_an_end", endless),
     ]
 }
 
@@ -218,4 +222,34 @@ fn other_delivery() {
     }
     scene.finish();
     scene.assert_exact("with another delivery in between");
+}
+
+/// What became of it can be learnt from nobody: a start says so instead of waiting for ever, and goes on once it has ended.
+fn endless() {
+    let scene = Scene::new(broker(), 600);
+    scene.write_plain();
+    scene.command(&["--keep-open"]).output().unwrap();
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", scene.broker.cluster_address())
+        .set("transactional.id", format!("{}/hanging", scene.name))
+        // The longest that brokers allow.
+        .set("transaction.timeout.ms", "900000")
+        .create()
+        .unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    let topic = decision::topic(&scene.name);
+    let record = BaseRecord::to(&topic).key("other").payload("{}");
+    producer.send(record).unwrap();
+    producer.flush(PATIENCE).unwrap();
+    let output = scene.command(&["--keep-open"]).output().unwrap();
+    let told = told(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("a transaction on the topic has no end"),
+        "{told}"
+    );
+    producer.abort_transaction(PATIENCE).unwrap();
+    scene.finish();
+    scene.assert_exact("after a transaction without an end");
 }

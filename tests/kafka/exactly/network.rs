@@ -27,6 +27,10 @@ pub fn tests() -> Vec<Test> {
         ),
         ("kafka_exactly_row_11_the_broker_restarts", broker_restart),
         (
+            "kafka_exactly_a_stop_while_the_broker_is_away",
+            stopped_without_broker,
+        ),
+        (
             "kafka_exactly_a_client_that_gives_nothing_is_replaced",
             silent_client,
         ),
@@ -153,6 +157,23 @@ fn broker_restart() {
     host.kill();
     scene.finish();
     scene.assert_exact("a broker that was killed twice");
+}
+
+/// With a transaction in doubt it begins again and waits for the broker; a stop then is a clean end, and nothing is lost.
+fn stopped_without_broker() {
+    let (broker, proxy) = behind();
+    let scene = scene(&broker, 1_200, "transaction_timeout = \"2s\"");
+    let mut host = scene.start(&SLOWLY);
+    proxy.wait_for_passed(ApiKey::EndTxn, Direction::Response, 3);
+    proxy.refuse_everything();
+    until("a new beginning", || {
+        host.said()
+            .contains("going on from the last decided checkpoint")
+    });
+    host.terminate();
+    proxy.go_on();
+    scene.finish();
+    scene.assert_exact("a stop while the broker is away");
 }
 
 /// A consumer that has forgotten what it was to fetch looks as one whose fetches never arrive.
