@@ -1,7 +1,8 @@
-//! What exactly once costs through a real Apache Kafka: throughput and delay, each beside at least once.
+//! What exactly once costs through a real Apache Kafka: throughput and delay, each beside at least once; and how soon
+//! output comes after a crash.
 //!
-//! `cargo bench --bench exactly_once` (`-- --only PART` for one of `throughput`, `delays`; `--records N` and `--runs N` for the
-//! one, `--seconds N` for the other). The fsync time of the disk is printed beside, because every checkpoint waits for some.
+//! `cargo bench --bench exactly_once` (`-- --only PART` for one of `throughput`, with `--records N` and `--runs N`; `delays`,
+//! with `--seconds N`; `restart`, with `--keys N` and `--runs N`). The fsync time of the disk is printed beside, because every checkpoint waits for some.
 //! The broker is the tests'; broker, host, producer and consumer share one machine, so that a ratio tells more than a rate.
 
 #[path = "latency/delays.rs"]
@@ -10,6 +11,8 @@ mod delays;
 mod disk;
 #[path = "exactly/paced.rs"]
 mod paced;
+#[path = "exactly/restart.rs"]
+mod restart;
 #[path = "latency/stream.rs"]
 mod stream;
 #[path = "exactly/throughput.rs"]
@@ -44,6 +47,10 @@ fn main() {
     }
     if only.is_none_or(|part| part == "delays") {
         paced::run(number("--seconds", 30));
+        disk::report();
+    }
+    if only.is_none_or(|part| part == "restart") {
+        restart::run(number("--keys", 10_000_000), number("--runs", 3));
         disk::report();
     }
 }
