@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, Set, terminal};
-use crate::pipeline::{self, Overrides};
+use super::{Failure, Over, terminal};
+use crate::pipeline;
 use crate::plugin::Runtime;
 
 /// Check a pipeline file and show what it would run
@@ -18,12 +18,8 @@ use crate::plugin::Runtime;
 pub struct Arguments {
     /// The pipeline file
     pipeline: PathBuf,
-    /// As with `run`
-    #[arg(long, value_name = "embedded|HOST:PORT")]
-    brokers: Option<String>,
-    /// A value of the pipeline file, as with `run`
-    #[arg(long, value_name = "PATH=VALUE")]
-    set: Vec<Set>,
+    #[command(flatten)]
+    over: Over,
     /// Print a Mermaid flowchart of sources, tables, steps and sinks, and nothing else
     #[arg(long)]
     diagram: bool,
@@ -33,10 +29,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let overrides = Overrides {
-        set: arguments.set.into_iter().map(Set::into_pair).collect(),
-        brokers: arguments.brokers,
-    };
+    let overrides = arguments.over.into();
     let runtime = Runtime::new(None)?;
     let (plan, warnings) =
         pipeline::check(&arguments.pipeline, &overrides, &runtime).map_err(Failure::Pipeline)?;

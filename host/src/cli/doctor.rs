@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, Set, terminal};
+use super::{Failure, Over, terminal};
 use crate::doctor::{self, Finding, Report, Verdict};
-use crate::pipeline::{self, Overrides};
+use crate::pipeline;
 use crate::plugin::Runtime;
 
 /// Examine what a pipeline needs: brokers, topics, rights, transactions, disk and state
@@ -21,22 +21,15 @@ use crate::plugin::Runtime;
 pub struct Arguments {
     /// The pipeline file
     pipeline: PathBuf,
-    /// As with `run`
-    #[arg(long, value_name = "embedded|HOST:PORT")]
-    brokers: Option<String>,
-    /// A value of the pipeline file, as with `run`
-    #[arg(long, value_name = "PATH=VALUE")]
-    set: Vec<Set>,
+    #[command(flatten)]
+    over: Over,
     /// Print JSON, all of it at the end
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let overrides = Overrides {
-        set: arguments.set.into_iter().map(Set::into_pair).collect(),
-        brokers: arguments.brokers,
-    };
+    let overrides = arguments.over.into();
     let runtime = Runtime::new(None)?;
     let (plan, warnings) =
         pipeline::check(&arguments.pipeline, &overrides, &runtime).map_err(Failure::Pipeline)?;

@@ -10,6 +10,7 @@ mod example;
 mod failure;
 mod generate;
 mod logging;
+mod over;
 mod pace;
 mod plugin;
 mod reset;
@@ -17,7 +18,6 @@ mod restore;
 mod run;
 mod screen;
 mod session;
-mod set;
 mod snapshot;
 mod state;
 mod status;
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use failure::Failure;
-use set::Set;
+use over::Over;
 
 /// Processes streams of records with plugins that change while it runs.
 #[derive(Debug, Parser)]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Failure, Set, status, terminal};
-use crate::pipeline::{self, Overrides, spec::Spec};
+use super::{Failure, Over, status, terminal};
+use crate::pipeline::{self, spec::Spec};
 use crate::plugin::Runtime;
 use crate::state::parse_state_id;
 use crate::state::store::Store;
@@ -34,12 +34,8 @@ pub struct Arguments {
     /// and partition, which leaves alone what it does not name
     #[arg(long, value_name = "earliest|TIME|FILE.json")]
     to: Option<To>,
-    /// Kafka, in place of [kafka] brokers in the file
-    #[arg(long, value_name = "HOST:PORT")]
-    brokers: Option<String>,
-    /// A value of the pipeline file, as with `run`
-    #[arg(long, value_name = "PATH=VALUE")]
-    set: Vec<Set>,
+    #[command(flatten)]
+    over: Over,
     /// The state whose decisions in Kafka a new one takes the place of, as a refused start names it: output since its last
     /// checkpoint is written again. Only where the state itself is lost; otherwise a reset knows by itself
     #[arg(long, value_name = "STATE_ID", conflicts_with = "to", value_parser = state_id)]
@@ -50,10 +46,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let overrides = Overrides {
-        set: arguments.set.into_iter().map(Set::into_pair).collect(),
-        brokers: arguments.brokers,
-    };
+    let overrides = arguments.over.into();
     let spec = pipeline::load(&arguments.pipeline, &overrides).map_err(Failure::Pipeline)?;
     match arguments.to {
         None => forget(&spec, arguments.abandon, arguments.yes),

@@ -7,10 +7,10 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::session::{Session, Stop};
-use super::{Failure, Set, screen, status, terminal};
+use super::{Failure, Over, screen, status, terminal};
 use crate::engine::control::Status;
 use crate::engine::watermark::Mode;
-use crate::pipeline::{self, Overrides, load};
+use crate::pipeline::{self, load};
 use crate::plugin::Runtime;
 
 /// How often console sinks are shown.
@@ -26,18 +26,14 @@ const SHOW_EVERY: Duration = Duration::from_secs(2);
 pub struct Arguments {
     /// The pipeline file
     pipeline: PathBuf,
-    /// Kafka, in place of [kafka] brokers in the file
-    #[arg(long, value_name = "embedded|HOST:PORT")]
-    brokers: Option<String>,
+    #[command(flatten)]
+    over: Over,
     /// Read every source to where it ends now, let all alarms fire, commit, and exit
     #[arg(long)]
     until_end: bool,
     /// Stop at the end of the input, but leave event time where it is: the next run goes on
     #[arg(long)]
     keep_open: bool,
-    /// A value over the pipeline file, for example host.workers=2
-    #[arg(long, value_name = "PATH=VALUE")]
-    set: Vec<Set>,
     /// Give up the state of a step that was changed or removed (STEP.top: only what its `top` has not ranked yet)
     #[arg(long, value_name = "STEP")]
     drop_state: Vec<String>,
@@ -47,10 +43,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
-    let overrides = Overrides {
-        set: arguments.set.into_iter().map(Set::into_pair).collect(),
-        brokers: arguments.brokers,
-    };
+    let overrides = arguments.over.into();
     let mode = match (arguments.until_end, arguments.keep_open) {
         (_, true) => Mode::KeepOpen,
         (true, false) => Mode::UntilEnd,

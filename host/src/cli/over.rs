@@ -1,18 +1,36 @@
-//! `--set path.to.key=value`.
+//! What a command line may say over the pipeline file: `--brokers` and `--set path.to.key=value`.
 
 use std::str::FromStr;
 
-/// One value over the pipeline file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Set {
-    path: String,
-    value: String,
+use clap::Args;
+
+use crate::pipeline::Overrides;
+
+/// In place of what the file says.
+#[derive(Debug, Args)]
+pub struct Over {
+    /// Kafka, in place of [kafka] brokers in the file
+    #[arg(long, value_name = "embedded|HOST:PORT")]
+    brokers: Option<String>,
+    /// A value of the pipeline file, for example host.workers=2
+    #[arg(long, value_name = "PATH=VALUE")]
+    set: Vec<Set>,
 }
 
-impl Set {
-    pub fn into_pair(self) -> (String, String) {
-        (self.path, self.value)
+impl From<Over> for Overrides {
+    fn from(over: Over) -> Self {
+        let pairs = over.set.into_iter().map(|set| (set.path, set.value));
+        Self {
+            set: pairs.collect(),
+            brokers: over.brokers,
+        }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Set {
+    path: String,
+    value: String,
 }
 
 impl FromStr for Set {
@@ -42,7 +60,7 @@ mod tests {
             ("host.workers", None),
             ("=2", None),
         ] {
-            let pair = text.parse::<Set>().ok().map(Set::into_pair);
+            let pair = text.parse::<Set>().ok().map(|set| (set.path, set.value));
             let expected = expected.map(|(p, v)| (p.to_owned(), v.to_owned()));
             assert_eq!(pair, expected, "{text:?}");
         }
