@@ -44,8 +44,16 @@ pub struct Origin {
 /// One port: [`Select`], [`Extend`] or [`Rows`].
 #[doc(hidden)]
 pub trait Port: Default {
+    /// What it adds to a row, or what its new rows are of.
+    type Adds: Columns;
     const NEW_ROWS: bool;
-    fn plan(name: &str) -> PortPlan;
+    fn plan(name: &str) -> PortPlan {
+        PortPlan {
+            name: name.to_owned(),
+            adds: fields(Self::Adds::COLUMNS),
+            new_rows: Self::NEW_ROWS,
+        }
+    }
     fn begin(&mut self, origin: Origin);
     fn end(&mut self, refused: bool);
     fn finish(&mut self) -> Output;
@@ -189,14 +197,8 @@ impl<C: Columns> Default for Rows<C> {
 }
 
 impl<C: Columns> Port for Select<C> {
+    type Adds = C;
     const NEW_ROWS: bool = false;
-    fn plan(name: &str) -> PortPlan {
-        PortPlan {
-            name: name.to_owned(),
-            adds: fields(C::COLUMNS),
-            new_rows: false,
-        }
-    }
     #[inline(always)]
     fn begin(&mut self, origin: Origin) {
         self.origin = origin;
@@ -221,14 +223,8 @@ impl<C: Columns> Port for Select<C> {
 }
 
 impl<C: Columns> Port for Extend<C> {
+    type Adds = C;
     const NEW_ROWS: bool = false;
-    fn plan(name: &str) -> PortPlan {
-        PortPlan {
-            name: name.to_owned(),
-            adds: fields(C::COLUMNS),
-            new_rows: false,
-        }
-    }
     #[inline(always)]
     fn begin(&mut self, origin: Origin) {
         self.origin = origin;
@@ -254,14 +250,8 @@ impl<C: Columns> Port for Extend<C> {
 }
 
 impl<C: Columns> Port for Rows<C> {
+    type Adds = C;
     const NEW_ROWS: bool = true;
-    fn plan(name: &str) -> PortPlan {
-        PortPlan {
-            name: name.to_owned(),
-            adds: fields(C::COLUMNS),
-            new_rows: true,
-        }
-    }
     #[inline(always)]
     fn begin(&mut self, origin: Origin) {
         self.origin = origin;
