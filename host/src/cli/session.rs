@@ -43,8 +43,10 @@ pub struct Session {
     /// None while the pipeline is paused, and at the end.
     run: Option<Supervised>,
     stop: Stop,
-    /// The last decided checkpoint when a run was dropped, and how often no later one came of it.
-    stuck_at: (u64, u32),
+    /// The checkpoint that the last run began with: every start decides one of its own.
+    began_with: u64,
+    /// Runs in a row that have decided nothing after that, and starts that came to no run.
+    stuck: u32,
     /// Where the pipeline's topics are, if on the embedded broker.
     pub broker: Option<Arc<EmbeddedBroker>>,
     _admin: Server,
@@ -103,13 +105,7 @@ impl Session {
             again: false,
             swap: None,
         };
-        let started = Supervisor::start(plan, runtime, options).map_err(|error| match error {
-            RunError::Connector(waiting @ ConnectorError::Stopped { .. }) if stop.is_asked() => {
-                Failure::StoppedEarly(format!("{waiting}; nothing was begun"))
-            }
-            error => error.into(),
-        })?;
-        let Some((supervisor, run)) = started else {
+        let Some((supervisor, run)) = first_run(&plan, runtime, options, &stop)? else {
             return Ok(None);
         };
         let admin = admin::serve(supervisor.clone(), &state, port).map_err(|e| {
@@ -119,9 +115,10 @@ impl Session {
         })?;
         Ok(Some(Self {
             supervisor,
+            began_with: run.checkpoint,
             run: Some(run),
             stop,
-            stuck_at: (u64::MAX, 0),
+            stuck: 0,
             broker,
             _admin: admin,
         }))
@@ -209,36 +206,25 @@ impl Session {
     /// Drops the run, as a crash would, and goes on from the last decided checkpoint; again and again, with longer and longer
     /// waits, until that is possible.
     fn begin_again(&mut self, error: RunError, pace: &mut Pace<'_>) -> Result<(), Failure> {
-        let decided = self.status().checkpoint.number;
-        if self.stuck_at.0 == decided {
-            self.stuck_at.1 += 1;
-        } else {
-            self.stuck_at = (decided, 0);
-        }
+        let decided = self.count_stuck();
         let mut why = error;
         while self.run.is_none() && !self.stop.is_asked() {
-            let tries = self.stuck_at.1;
-            let wait = (BEGIN_AGAIN_MIN * 2_u32.saturating_pow(tries)).min(BEGIN_AGAIN_MAX);
-            tracing::warn!(
-                checkpoint = decided,
-                "{why}; going on from the last decided checkpoint"
-            );
-            if tries >= TRIES_BEFORE_ALARM {
-                tracing::error!(
-                    "{tries} times in a row no checkpoint was decided; look at the brokers (`tidemill doctor PIPELINE`)"
-                );
-            }
+            let tries = self.stuck;
+            tell_again(&why, decided, tries);
             self.supervisor.rest(RunState::Restarting(why.to_string()));
-            let until = Instant::now() + wait;
+            let until = Instant::now() + wait_after(tries);
             while Instant::now() < until && !self.stop.is_asked() {
                 pace.look(self)?;
             }
             match self.restart() {
-                Ok(Some(run)) => self.run = Some(run),
+                Ok(Some(run)) => self.begin(run),
                 Ok(None) => return Ok(()),
                 Err(error) if error.is_doubt() => {
-                    self.stuck_at.1 += 1;
+                    self.stuck += 1;
                     why = error;
+                }
+                Err(error) if error.is_disk_full() && self.supervisor.waits_out_pauses() => {
+                    return self.wait_for_room(error, pace);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -249,38 +235,51 @@ impl Session {
     /// Drops the run, as a crash would, and tries now and then whether there is room on the disk again. A write that failed is
     /// never repeated: what is on the disk is read anew.
     fn wait_for_room(&mut self, error: RunError, pace: &mut Pace<'_>) -> Result<(), Failure> {
-        let decided = self.status().checkpoint.number;
-        if self.stuck_at.0 != decided {
-            self.stuck_at = (decided, 0);
-        }
-        let mut why = error;
+        let decided = self.count_stuck();
+        let (mut why, mut tries) = (error, 0);
         while self.run.is_none() && !self.stop.is_asked() {
             let reason = format!(
                 "disk full: {why}. Make room there; it goes on by itself from checkpoint {decided}"
             );
-            if self.stuck_at.1 == 0 {
+            if tries == 0 {
                 tracing::error!("the pipeline is paused: {reason}");
             }
             self.supervisor.rest(RunState::Paused(reason));
-            let wait = BEGIN_AGAIN_MIN * 2_u32.saturating_pow(self.stuck_at.1);
-            self.stuck_at.1 += 1;
-            let until = Instant::now() + wait.min(BEGIN_AGAIN_MAX);
+            let until = Instant::now() + wait_after(self.stuck + tries);
+            tries += 1;
             while self.run.is_none() && Instant::now() < until && !self.stop.is_asked() {
                 // A version that is swapped in meanwhile is tried with.
-                self.run = self.supervisor.resume();
+                if let Some(run) = self.supervisor.resume() {
+                    self.begin(run);
+                }
                 pace.look(self)?;
             }
             if self.run.is_some() || self.stop.is_asked() {
                 return Ok(());
             }
             match self.restart() {
-                Ok(Some(run)) => self.run = Some(run),
+                Ok(Some(run)) => self.begin(run),
                 Ok(None) => return Ok(()),
                 Err(error) if error.is_disk_full() || error.is_doubt() => why = error,
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
+    }
+
+    fn begin(&mut self, run: Supervised) {
+        self.began_with = run.checkpoint;
+        self.run = Some(run);
+    }
+
+    /// Counts whether the run that was dropped has come anywhere; returns the last decided checkpoint.
+    fn count_stuck(&mut self) -> u64 {
+        let decided = self.status().checkpoint.number;
+        self.stuck = match decided > self.began_with {
+            true => 0,
+            false => self.stuck + 1,
+        };
+        decided
     }
 
     /// A run from the last decided checkpoint; `None` if there is nothing to do any more. A stop that is asked for meanwhile
@@ -302,10 +301,64 @@ impl Session {
         );
         self.supervisor.rest(RunState::Paused(why));
         while self.run.is_none() && !self.stop.is_asked() {
-            self.run = self.supervisor.resume();
+            if let Some(run) = self.supervisor.resume() {
+                self.begin(run);
+            }
             pace.look(self)?;
         }
         Ok(())
+    }
+}
+
+/// The first run of the process. What a broker that goes away leaves in doubt is found out when it is back, as later.
+fn first_run(
+    plan: &Plan,
+    runtime: &Arc<Runtime>,
+    options: Options,
+    stop: &Stop,
+) -> Result<Option<(Arc<Supervisor>, Supervised)>, Failure> {
+    let mut tries = 0;
+    loop {
+        match Supervisor::start(plan.clone(), runtime, options.clone()) {
+            Err(RunError::Connector(waiting @ ConnectorError::Stopped { .. }))
+                if stop.is_asked() =>
+            {
+                return Err(Failure::StoppedEarly(format!(
+                    "{waiting}; nothing was begun"
+                )));
+            }
+            Err(error) if error.is_doubt() && !stop.is_asked() => {
+                tracing::warn!("{error}; starting again");
+                tell_stuck(tries);
+                let until = Instant::now() + wait_after(tries);
+                while Instant::now() < until && !stop.is_asked() {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                tries += 1;
+            }
+            started => return Ok(started?),
+        }
+    }
+}
+
+/// How long a run that is dropped waits to be begun again, after so many that came nowhere.
+fn wait_after(tries: u32) -> Duration {
+    (BEGIN_AGAIN_MIN * 2_u32.saturating_pow(tries)).min(BEGIN_AGAIN_MAX)
+}
+
+fn tell_again(why: &RunError, decided: u64, tries: u32) {
+    tracing::warn!(
+        checkpoint = decided,
+        "{why}; going on from the last decided checkpoint"
+    );
+    tell_stuck(tries);
+}
+
+fn tell_stuck(tries: u32) {
+    if tries >= TRIES_BEFORE_ALARM {
+        tracing::error!(
+            "{tries} times in a row no checkpoint was decided; look at the brokers (`tidemill doctor PIPELINE`)"
+        );
     }
 }
 

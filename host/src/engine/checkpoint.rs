@@ -73,7 +73,8 @@ impl Checkpointer {
         };
         match &shared.transaction {
             Some(producer) => {
-                decide::commit(producer, &self.store, prepared, &frozen.meta)?;
+                // A clean stop needs its last checkpoint: waiting ends with the output's.
+                decide::commit(producer, &self.store, prepared, &frozen.meta, &|| false)?;
                 producer.release()?;
                 crash::point("released");
             }

@@ -82,12 +82,13 @@ pub fn open(
 /// Writes checkpoint N to disk and into the transaction, then commits that: N is true.
 ///
 /// # Errors
-/// After any error it is open whether N is true; [`open`] tells.
+/// After any error it is open whether N is true; [`open`] tells. `stop` ends the waiting with one.
 pub fn commit(
     producer: &TransactionalProducer,
     store: &Store,
     prepared: Prepared,
     meta: &EngineMeta,
+    stop: &dyn Fn() -> bool,
 ) -> Result<(), RunError> {
     let number = prepared.number;
     let decision = decision(store, number, meta);
@@ -97,7 +98,7 @@ pub fn commit(
             crash::point("log-written");
             written
         });
-        let sent = producer.prepare(&decision);
+        let sent = producer.prepare(&decision, stop);
         let written = log.join();
         written.map_err(|_| {
             RunError::Worker("writing the checkpoint panicked; its message is above".into())
@@ -105,7 +106,7 @@ pub fn commit(
         sent.map_err(RunError::from)
     })?;
     crash::point("prepared");
-    producer.commit(number)?;
+    producer.commit(number, stop)?;
     store.decide();
     crash::point("decided");
     Ok(())
@@ -170,6 +171,8 @@ struct Point {
     number: u64,
     /// A transaction decided it, or is to.
     in_transaction: bool,
+    /// Of the host that made it.
+    incarnation: u64,
     positions: String,
 }
 
@@ -185,15 +188,15 @@ impl Disk {
         Self::new(&id, &state.supersedes, latest, undecided)
     }
 
-    /// The last checkpoint that it knows, decided or not; 0 if none.
-    fn last(&self) -> u64 {
-        let last = self.undecided.as_ref().or(self.latest.as_ref());
-        last.map_or(0, |point| point.number)
+    /// The last checkpoint that it knows, decided or not.
+    fn last(&self) -> Option<&Point> {
+        self.undecided.as_ref().or(self.latest.as_ref())
     }
 
     /// Whether it has gone further than `decision`, of this state: then Kafka has lost some.
     fn is_ahead_of(&self, decision: &Decision) -> bool {
-        decision.state == self.state && decision.checkpoint < self.last()
+        let last = self.last().map_or(0, |point| point.number);
+        decision.state == self.state && decision.checkpoint < last
     }
 
     fn new(
@@ -204,11 +207,12 @@ impl Disk {
     ) -> Result<Self, RunError> {
         let point = |restored: Restored| -> Result<Point, RunError> {
             let (number, in_transaction) = (restored.number, restored.in_transaction);
-            let positions = read_meta(restored.meta)?.positions_digest();
+            let meta = read_meta(restored.meta)?;
             Ok(Point {
                 number,
                 in_transaction,
-                positions,
+                incarnation: meta.incarnation,
+                positions: meta.positions_digest(),
             })
         };
         Ok(Self {
@@ -248,14 +252,32 @@ fn lineage(disk: &Disk, decision: &Decision) -> Result<(), String> {
     ))
 }
 
-/// Refuses decisions that this state cannot have written: of another one, or later than all it knows.
+/// Refuses decisions that this state cannot have written: of another one, or later than all it knows, or not the same as
+/// the one of that number that it knows.
 fn known(disk: &Disk, decision: &Decision) -> Result<(), String> {
     lineage(disk, decision)?;
-    let last = disk.last();
-    match decision.state == disk.state && decision.checkpoint > last {
-        true => Err(ahead(Some(decision.checkpoint), last)),
-        false => Ok(()),
+    if decision.state != disk.state {
+        return Ok(());
     }
+    let last = disk.last();
+    let number = last.map_or(0, |point| point.number);
+    match last {
+        _ if decision.checkpoint > number => Err(ahead(Some(decision.checkpoint), number)),
+        Some(last) if last.in_transaction && decision.checkpoint == number => same(last, decision),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a decision that is of the number of `point` and not of the same checkpoint.
+fn same(point: &Point, decision: &Decision) -> Result<(), String> {
+    if (&decision.positions, decision.incarnation) == (&point.positions, point.incarnation) {
+        return Ok(());
+    }
+    Err(format!(
+        "both sides name checkpoint {}, but not the same one (on disk of incarnation {} with the input at {}, in Kafka of \
+         incarnation {} at {}): this state directory is a copy that went another way. Use the one that wrote the last decision",
+        point.number, point.incarnation, point.positions, decision.incarnation, decision.positions
+    ))
 }
 
 /// What disk and decision say together.
@@ -267,12 +289,8 @@ fn verdict(disk: &Disk, decision: Option<&Decision>) -> Result<Verdict, String> 
     let decision = decision.filter(|d| d.state == disk.state);
     let decided = decision.map(|d| d.checkpoint);
     let same = |point: &Point, verdict| match decision {
-        Some(d) if d.positions != point.positions => Err(format!(
-            "both sides name checkpoint {}, but with other positions of the input ({} on disk, {} in Kafka): this state \
-             directory is a copy that went another way. Use the one that wrote the last decision",
-            point.number, point.positions, d.positions
-        )),
-        _ => Ok(verdict),
+        Some(decision) => same(point, decision).map(|()| verdict),
+        None => Ok(verdict),
     };
     let latest = disk.latest.as_ref();
     let last = latest.map_or(0, |l| l.number);

@@ -14,6 +14,9 @@ use crate::time::{Micros, NO_TIME};
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineMeta {
+    /// Of the host that made the checkpoint.
+    #[serde(default)]
+    pub incarnation: u64,
     pub sources: BTreeMap<String, SourceMeta>,
     pub steps: BTreeMap<String, StepMeta>,
     /// Cut of each sink.

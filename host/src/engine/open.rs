@@ -112,6 +112,7 @@ pub fn open(
     }
     let (now, next) = (options.clock.now(), if fresh { 0 } else { number + 1 });
     let mut meta = old.clone();
+    meta.incarnation = store.incarnation();
     let empty = edit::steps(&plan, &mut meta, &options.drop_steps, (next, now))?;
     let partitions = resolve_partitions(&plan, &sources, &mut meta, options)?;
     let (sinks, consoles) = open_sinks(&plan, &meta, &store, options, transaction.as_ref())?;
@@ -131,7 +132,17 @@ pub fn open(
     // A new host makes itself known to those that it has shut out: by a decision of its own.
     let deciding = transaction.as_ref().filter(|_| !fresh);
     let number = if fresh || deciding.is_some() || says_more(&plan, &old, &meta) {
-        commit_start(&store, next, &plan, &sinks, &*letters, &mut meta, deciding)?;
+        let stop = || (options.stop)();
+        let transaction = deciding.map(|producer| (&**producer, &stop as &dyn Fn() -> bool));
+        commit_start(
+            &store,
+            next,
+            &plan,
+            &sinks,
+            &*letters,
+            &mut meta,
+            transaction,
+        )?;
         next
     } else {
         number
@@ -417,7 +428,7 @@ fn commit_start(
     sinks: &[Box<dyn Sink>],
     letters: &dyn DeadLetters,
     meta: &mut EngineMeta,
-    transaction: Option<&Arc<TransactionalProducer>>,
+    transaction: Option<(&TransactionalProducer, &dyn Fn() -> bool)>,
 ) -> Result<(), RunError> {
     for (sink, plan) in sinks.iter().zip(&plan.sinks) {
         let cut = sink.cut(false)?;
@@ -434,7 +445,7 @@ fn commit_start(
     };
     crash::point("start-prepared");
     match transaction {
-        Some(producer) => decide::commit(producer, store, prepared, meta)?,
+        Some((producer, stop)) => decide::commit(producer, store, prepared, meta, stop)?,
         None => store.commit(prepared)?,
     }
     crash::point("start-decided");

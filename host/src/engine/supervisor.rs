@@ -234,7 +234,14 @@ impl Supervisor {
         loop {
             match told.recv_timeout(LOOK) {
                 Ok(answer) => return answer,
-                Err(RecvTimeoutError::Timeout) if !(self.options.stop)() => {}
+                Err(RecvTimeoutError::Timeout) if !(self.options.stop)() => {
+                    // It runs again without it: who ordered this version may not want it any more when it is paused next.
+                    let runs = matches!(&*self.phase(), Phase::Running(_));
+                    if runs && lock(&self.order).take().is_some() {
+                        let runs = "the pipeline runs again by itself; swap once more";
+                        return Err(ControlError::Refused(runs.into()));
+                    }
+                }
                 Err(_) => {
                     let ended =
                         "the pipeline was stopped before the swap; the old version stays in force";

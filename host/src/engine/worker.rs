@@ -303,7 +303,8 @@ impl Worker {
             &metrics.rows_out,
             results(&plan.ports, &out).map(Batch::rows).sum(),
         );
-        self.active |= out.ports.iter().any(|p| !p.is_empty());
+        // A letter alone, too: it is in the transaction, which must not stay open for nothing.
+        self.active |= out.ports.iter().any(|p| !p.is_empty()) || !out.refused.is_empty();
         add(&metrics.dead_letters, out.refused.len());
         let letters: Vec<_> = out
             .refused

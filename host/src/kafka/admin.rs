@@ -76,8 +76,9 @@ pub(super) fn try_create(
 ) -> Result<Result<(), RDKafkaErrorCode>, ConnectorError> {
     let place = format!("topic {topic} at {}", connection::hosts(cluster));
     let config = connection::config(cluster, Scope::Producer, &place, &[], &[])?;
-    let client: AdminClient<Asking> = config
+    let client: Ending<AdminClient<Asking>> = config
         .create_with_context(Asking(Arc::new(Link::new(place.clone()))))
+        .map(Ending::new)
         .map_err(|error| ConnectorError::failed(&place, cause(&error)))?;
     let count = i32::try_from(partitions)
         .map_err(|_| ConnectorError::failed(&place, "too many partitions"))?;

@@ -13,6 +13,7 @@ mod tests;
 
 use std::io;
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use redb::StorageBackend;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -35,11 +36,15 @@ const HEADER: usize = SECTOR - SUM as usize;
 #[derive(Debug)]
 pub(super) struct Checked {
     file: Box<dyn StorageBackend>,
+    failed: Failed,
 }
 
+/// What failed first. redb says that once; after it, only that something has.
+pub(super) type Failed = Arc<OnceLock<String>>;
+
 impl Checked {
-    /// `file` is empty, or was written through this.
-    pub fn open(file: Box<dyn StorageBackend>) -> io::Result<Self> {
+    /// `file` is empty, or was written through this. What fails first is told to `failed`.
+    pub fn open(file: Box<dyn StorageBackend>, failed: Failed) -> io::Result<Self> {
         if file.len()? > 0 {
             let mut magic = [0; MAGIC.len()];
             file.read(0, &mut magic)?;
@@ -55,7 +60,14 @@ impl Checked {
                 ));
             }
         }
-        Ok(Self { file })
+        Ok(Self { file, failed })
+    }
+
+    fn heard<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            self.failed.get_or_init(|| error.to_string());
+        }
+        result
     }
 
     fn check(&self, blocks: Range<u64>, bytes: &[u8]) -> io::Result<()> {
@@ -105,14 +117,14 @@ impl Checked {
     }
 }
 
-impl StorageBackend for Checked {
-    fn len(&self) -> io::Result<u64> {
+impl Checked {
+    fn blocks_len(&self) -> io::Result<u64> {
         let blocks = self.file.len()? / BLOCK;
         let (groups, rest) = (blocks / (GROUP + 1), blocks % (GROUP + 1));
         Ok((groups * GROUP + rest.saturating_sub(1)) * BLOCK)
     }
 
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read_blocks(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if is_header(offset, out.len()) {
             return self.read_header(out);
         }
@@ -124,11 +136,11 @@ impl StorageBackend for Checked {
         Ok(())
     }
 
-    fn set_len(&self, len: u64) -> io::Result<()> {
+    fn resize(&self, len: u64) -> io::Result<()> {
         if !len.is_multiple_of(BLOCK) {
             return Err(unaligned(len, 0));
         }
-        let (before, end) = (self.len()?, len / BLOCK);
+        let (before, end) = (self.blocks_len()?, len / BLOCK);
         if len < before {
             self.forget_from(end)?;
         }
@@ -140,11 +152,7 @@ impl StorageBackend for Checked {
         Ok(())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+    fn write_blocks(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         if is_header(offset, data.len()) {
             return self.write_header(data);
         }
@@ -158,6 +166,28 @@ impl StorageBackend for Checked {
             self.file.write(sum_at(blocks.start), &sums)?;
         }
         Ok(())
+    }
+}
+
+impl StorageBackend for Checked {
+    fn len(&self) -> io::Result<u64> {
+        self.heard(self.blocks_len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.heard(self.read_blocks(offset, out))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.heard(self.resize(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.heard(self.file.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.heard(self.write_blocks(offset, data))
     }
 
     fn close(&self) -> io::Result<()> {

@@ -14,7 +14,7 @@ use redb::{
     Builder, Database, DatabaseError, Durability, ReadTransaction, StorageBackend, WriteTransaction,
 };
 
-use super::checked::Checked;
+use super::checked::{Checked, Failed};
 
 /// Why a file could not be read or written, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub(super) fn plain(file: File) -> Result<Box<dyn StorageBackend>, DatabaseError
 #[derive(Debug)]
 pub(super) struct RedbFile {
     db: Database,
+    failed: Failed,
 }
 
 impl RedbFile {
@@ -65,16 +66,24 @@ impl RedbFile {
         if !path.try_exists()? {
             let beside = path.with_extension("new");
             let file = options().truncate(true).create(true).open(&beside)?;
-            let made = Self {
-                db: database(&builder, open_file(file)?)?,
-            };
+            let made = Self::on(&builder, open_file(file)?)?;
             made.write(first)?;
             drop(made);
             fs::rename(&beside, path)?;
             sync_directory(path)?;
         }
-        let db = database(&builder, open_file(options().open(path)?)?)?;
-        Ok(Self { db })
+        Self::on(&builder, open_file(options().open(path)?)?)
+    }
+
+    fn on(builder: &Builder, file: Box<dyn StorageBackend>) -> Result<Self, Fault> {
+        let failed = Failed::default();
+        let db = builder.create_with_backend(Checked::open(file, failed.clone())?)?;
+        Ok(Self { db, failed })
+    }
+
+    /// What failed first in the file, if anything has: later failures do not tell.
+    pub fn failed(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
     }
 
     /// Runs `body` in one transaction. If this returns `Ok`, what it wrote is durable; if `Err`, all of it or nothing is
@@ -96,10 +105,6 @@ impl RedbFile {
         use redb::ReadableDatabase;
         Ok(self.db.begin_read()?)
     }
-}
-
-fn database(builder: &Builder, file: Box<dyn StorageBackend>) -> Result<Database, Fault> {
-    Ok(builder.create_with_backend(Checked::open(file)?)?)
 }
 
 fn options() -> OpenOptions {

@@ -100,6 +100,11 @@ impl Log {
         self.file.read()
     }
 
+    /// As of [`RedbFile::failed`].
+    pub fn failed(&self) -> Option<&str> {
+        self.file.failed()
+    }
+
     /// Prepares a checkpoint and decides it, in one transaction.
     pub fn commit(&self, prepared: &Prepared) -> Result<Decided, Fault> {
         self.file.write(|tx| {

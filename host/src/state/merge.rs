@@ -121,6 +121,15 @@ impl Files {
         })
     }
 
+    /// A failure with the one that it follows: a disk that is full, of which another thread heard first, is waited out.
+    pub fn explain(&self, Fault(cause): Fault) -> Fault {
+        let first = self.log.failed().or_else(|| self.merged.failed());
+        match first.filter(|first| !cause.contains(*first)) {
+            Some(first) => Fault(format!("{cause} (before that: {first})")),
+            None => Fault(cause),
+        }
+    }
+
     /// Keeps merges from writing while the value lives.
     #[cfg(test)]
     pub fn pause(&self) -> MutexGuard<'_, ()> {
@@ -163,9 +172,12 @@ impl Files {
         }
         self.merge_segments(&snapshot, &steps, stop)?;
         if !stop() {
-            let _gate = lock(&self.gate);
+            let gate = lock(&self.gate);
             self.merged.finish(to, &names.dropped)?;
             (self.merged_below).store(to.number() + 1, Ordering::Release);
+            // A checkpoint that is being written has the log, and may want both files for what it compacts. Who finds both
+            // finished and not trimmed passes over what is merged.
+            drop(gate);
             self.log.trim(to)?;
         }
         Ok(())

@@ -57,6 +57,11 @@ impl Merged {
         self.file.read()
     }
 
+    /// As of [`RedbFile::failed`].
+    pub fn failed(&self) -> Option<&str> {
+        self.file.failed()
+    }
+
     /// Gives the copied file at `path` another state id.
     pub fn rename(path: &Path, id: &[u8; 16]) -> Result<(), Fault> {
         let never = |_: &WriteTransaction| Err(Fault("there is no state".into()));

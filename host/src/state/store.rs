@@ -328,7 +328,7 @@ impl Store {
     }
 
     fn fault<T>(&self, result: Result<T, Fault>) -> Result<T, StateError> {
-        result.map_err(|fault| store_error(&self.dir, fault))
+        result.map_err(|fault| store_error(&self.dir, self.files.explain(fault)))
     }
 }
 

@@ -10,6 +10,7 @@ fn point(number: u64, in_transaction: bool) -> Point {
     Point {
         number,
         in_transaction,
+        incarnation: 1,
         positions: format!("at-{number}"),
     }
 }
@@ -98,6 +99,18 @@ fn the_same_number_at_other_positions_is_a_copy_that_went_another_way() {
     for (latest, undecided) in [((5, true), Some(6)), ((6, true), None)] {
         let why = verdict(&disk(Some(latest), undecided), Some(&decision)).unwrap_err();
         assert!(why.contains("a copy that went another way"), "{why}");
+    }
+    let mut other = decided(MINE, 6);
+    other.incarnation = 2;
+    for (latest, undecided) in [((5, true), Some(6)), ((6, true), None)] {
+        let disk = disk(Some(latest), undecided);
+        let why = known(&disk, &other).unwrap_err();
+        assert!(
+            why.contains("of incarnation 2"),
+            "before it is shut out: {why}"
+        );
+        assert_eq!(verdict(&disk, Some(&other)), Err(why));
+        assert_eq!(known(&disk, &decided(MINE, 6)), Ok(()));
     }
     decision.checkpoint = 5;
     let why = verdict(&disk(Some((5, true)), Some(6)), Some(&decision)).unwrap_err();

@@ -42,6 +42,8 @@ const FIXED: &[(&str, &str)] = &[
     // A connection lost is a reason for doubt, so it has to be told.
     ("log.connection.close", "true"),
     ("reconnect.backoff.ms", "100"),
+    // Less than `retry.backoff.ms` would cut that short.
+    ("retry.backoff.max.ms", "1000"),
     ("retry.backoff.ms", "100"),
     ("statistics.interval.ms", STATISTICS_MS),
 ];
@@ -86,6 +88,8 @@ impl TransactionalProducer {
         let millis = timeout.as_millis().to_string();
         let mut config =
             connection::config(cluster, Scope::Producer, link.place(), DEFAULTS, FIXED)?;
+        // librdkafka's other name for one that is set here.
+        config.remove("delivery.timeout.ms");
         config
             .set("transactional.id", &id)
             .set("transaction.timeout.ms", &millis)
@@ -189,8 +193,12 @@ impl TransactionalProducer {
     }
 
     /// Everything of the transaction is at the broker, with the decision. Not committed.
-    pub fn prepare(&self, decision: &Decision) -> Result<(), ConnectorError> {
-        let stop = || self.is_stopped();
+    pub fn prepare(
+        &self,
+        decision: &Decision,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), ConnectorError> {
+        let stop = || stop() || self.is_stopped();
         let instance = self.instance();
         let prepare = || {
             let bytes = decision.to_bytes();
@@ -211,8 +219,8 @@ impl TransactionalProducer {
 
     /// Commits the prepared transaction of checkpoint `number` and begins the next one. An error leaves open whether it is
     /// committed: only the decisions tell, once this producer is fenced.
-    pub fn commit(&self, number: u64) -> Result<(), ConnectorError> {
-        let stop = || self.is_stopped();
+    pub fn commit(&self, number: u64, stop: &dyn Fn() -> bool) -> Result<(), ConnectorError> {
+        let stop = || stop() || self.is_stopped();
         let instance = self.instance();
         let (errors, begun) = (instance.errors(), Instant::now());
         instance
@@ -221,24 +229,28 @@ impl TransactionalProducer {
         crash::point("committed");
         match instance.is_doubtful(errors, begun.elapsed()) {
             None => instance.begin(),
-            Some(why) => self.replace(number, &why),
+            Some(why) => self.replace(number, &why, &stop),
         }
     }
 
     /// The producer may have repeated a request that is still under way: another takes its place, and the decision is read
     /// back from where late requests no longer reach it.
-    fn replace(&self, number: u64, why: &str) -> Result<(), ConnectorError> {
+    fn replace(
+        &self,
+        number: u64,
+        why: &str,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), ConnectorError> {
         tracing::info!(
             checkpoint = number,
             why,
             "the transactional producer is replaced"
         );
-        let stop = || self.is_stopped();
         // A host that took over while this one slept is right, and must not be shut out.
-        self.check_alone(self.decisions.last_visible(&stop)?)?;
+        self.check_alone(self.decisions.last_visible(stop)?)?;
         let instance = Arc::new(Instance::new(&self.config, &self.link)?);
-        instance.fence(&stop)?;
-        let decided = self.check_alone(self.decisions.last(&stop)?)?;
+        instance.fence(stop)?;
+        let decided = self.check_alone(self.decisions.last(stop)?)?;
         if decided != Some(number) {
             return Err(ConnectorError::Doubt {
                 place: self.link.place().to_owned(),
@@ -263,23 +275,29 @@ impl TransactionalProducer {
     /// Writes what was held, in order, and lets the rest go straight through.
     pub fn release(&self) -> Result<(), ConnectorError> {
         let instance = self.instance();
-        loop {
-            let records = {
-                let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-                let mut held = self.held();
-                if held.records.is_empty() {
-                    *gate = Some(instance);
-                    return Ok(());
-                }
-                held.bytes = 0;
-                std::mem::take(&mut held.records)
-            };
-            self.room.notify_all();
-            for records in &records {
-                let sent = instance.send(records, &|| self.is_stopped());
-                sent.map_err(|error| self.explain(error))?;
-            }
-        }
+        let held = self.take_held();
+        self.send_all(&instance, &held)?;
+        // What came meanwhile is written with the gate locked: writers that are faster than this would keep it closed for
+        // ever.
+        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let held = self.take_held();
+        self.send_all(&instance, &held)?;
+        *gate = Some(instance);
+        Ok(())
+    }
+
+    fn take_held(&self) -> Vec<Records> {
+        let held = std::mem::take(&mut *self.held());
+        self.room.notify_all();
+        held.records
+    }
+
+    fn send_all(&self, instance: &Instance, all: &[Records]) -> Result<(), ConnectorError> {
+        let stop = || self.is_stopped();
+        let sent = all
+            .iter()
+            .try_for_each(|records| instance.send(records, &stop));
+        sent.map_err(|error| self.explain(error))
     }
 
     /// Ends all waiting, now and later, with [`ConnectorError::Stopped`].
@@ -298,7 +316,8 @@ impl TransactionalProducer {
         if other.is_none() && self.instance().is_open_for(self.timeout) {
             let seconds = self.timeout.as_secs();
             let cause = format!(
-                "the transaction was open for more than {seconds} s, so the broker has given it up ({cause})"
+                "the transaction was open for more than {seconds} s (transaction_timeout under [host]), so the broker has \
+                 given it up ({cause})"
             );
             return ConnectorError::Doubt { place, cause };
         }

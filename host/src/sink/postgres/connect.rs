@@ -153,8 +153,10 @@ impl Connector {
                 client
             }
         };
-        // Times are written and read in UTC. A checkpoint that Postgres confirms must be on its disk.
+        // Times are written and read in UTC. A checkpoint that Postgres confirms must be on its disk. Of a host that
+        // disappears the server learns late, and the next one waits for its locks: not for long, and not without words.
         const SETTINGS: &str = "SELECT set_config('TimeZone', 'UTC', false), \
+             set_config('idle_in_transaction_session_timeout', '60s', false), set_config('lock_timeout', '30s', false), \
              CASE WHEN current_setting('synchronous_commit') = 'off' \
              THEN set_config('synchronous_commit', 'on', false) END";
         client.batch_execute(SETTINGS).await?;

@@ -41,7 +41,7 @@ impl StorageBackend for Memory {
 
 fn opened() -> (Memory, Checked) {
     let memory = Memory::default();
-    let checked = Checked::open(Box::new(memory.clone())).unwrap();
+    let checked = Checked::open(Box::new(memory.clone()), Failed::default()).unwrap();
     (memory, checked)
 }
 
@@ -76,7 +76,7 @@ fn is_a_file_like_any_other() {
                 checked.set_len(len).unwrap();
                 model.resize(len as usize, 0);
             }
-            1 => checked = Checked::open(Box::new(memory.clone())).unwrap(),
+            1 => checked = Checked::open(Box::new(memory.clone()), Failed::default()).unwrap(),
             _ if blocks < 2 => {}
             operation => {
                 let from = rng.random_range(1..blocks);
@@ -166,7 +166,9 @@ fn files_of_others_are_refused_with_a_reason() {
     ] {
         let memory = Memory::default();
         memory.0.lock().unwrap().extend(begin);
-        let told = Checked::open(Box::new(memory)).unwrap_err().to_string();
+        let told = Checked::open(Box::new(memory), Failed::default())
+            .unwrap_err()
+            .to_string();
         assert!(told.contains(reason), "{told}");
     }
 }

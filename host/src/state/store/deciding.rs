@@ -70,6 +70,9 @@ impl Store {
             let number = latest.number;
             self.written(self.files.log.decide(number))?;
             known.settled = true;
+            drop(known);
+            // Only what the log calls decided is merged, and perhaps nothing follows that would look again.
+            self.merger.decided();
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! taken while it was open, as a kill would leave it.
 
 mod behind;
+mod compacting;
 mod disk;
 mod faults;
 mod power;

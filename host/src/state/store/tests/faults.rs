@@ -138,6 +138,10 @@ fn run(dir: &Path, limit: &Arc<Limit>, seed: u64) -> Left {
             left.decided = after;
         }
         if round % 2 == 1 && (store.settle().is_err() || store.merge().is_err()) {
+            // Whoever meets the files after that hears what it was that failed.
+            if let Err(after) = try_content(&store) {
+                assert!(after.to_string().contains("(os error 5)"), "{after}");
+            }
             return left;
         }
     }
