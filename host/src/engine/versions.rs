@@ -16,6 +16,7 @@ use crate::engine::swap::differences;
 use crate::error::{RunError, StateError};
 use crate::pipeline::plan::{Operator, Plan, Plugin};
 use crate::plugin::{Component, Instance, Runtime, Setup};
+use crate::state::make_directory;
 use crate::table::TableSet;
 use crate::time::Micros;
 
@@ -34,21 +35,21 @@ pub struct InForce {
 impl Versions {
     pub fn open(state: &Path) -> Result<Self, StateError> {
         let dir = state.join("plugins");
-        std::fs::create_dir_all(&dir).map_err(|e| unusable(&dir, &e))?;
+        make_directory(&dir).map_err(|e| unusable(&dir, &e))?;
         Ok(Self { dir })
     }
 
     /// Keeps the bytes of a version, durably.
     pub fn keep(&self, component: &Component) -> Result<(), StateError> {
         let path = self.path(component.digest());
-        if path.exists() {
-            return Ok(());
-        }
         let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-            file.write_all(component.wasm())?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
+            if !path.exists() {
+                let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+                file.write_all(component.wasm())?;
+                file.as_file().sync_all()?;
+                file.persist(&path)?;
+            }
+            // Of one that is there already, too: a host that was killed may not have come to it.
             File::open(&self.dir)?.sync_all()
         };
         write().map_err(|e| unusable(&path, &e))

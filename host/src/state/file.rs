@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use redb::backends::FileBackend;
@@ -113,9 +113,25 @@ fn options() -> OpenOptions {
     options
 }
 
+/// Makes `dir` and those above it (mode 0700), each durable in the one above it.
+pub fn make_directory(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+        make_directory(above)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        // Another process may have been faster; a file in the way has this kind, too.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => Err(error),
+        _ => sync_directory(dir),
+    }
+}
+
 /// A rename is durable once its directory is.
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => File::open(".")?.sync_all(),
         Some(dir) => File::open(dir)?.sync_all(),
         None => Ok(()),
     }

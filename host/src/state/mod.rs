@@ -31,6 +31,7 @@ mod view;
 use serde::{Deserialize, Serialize};
 
 pub use copy::Copied;
+pub use file::make_directory;
 pub use lineage::{parse as parse_state_id, shown as show_state_id};
 pub use segment::{Fault, PutSegment, SegmentId, SegmentSource, Segments};
 pub use store::{Prepared, Restored, Store};

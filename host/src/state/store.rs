@@ -7,15 +7,15 @@ mod deciding;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::file::{Fault, OpenFile, plain};
+use super::file::{Fault, OpenFile, make_directory, plain};
 use super::log::{self, Identity, Log};
 use super::merge::{Files, MergeRule, Merger, lock};
 use super::merged::{self, Merged};
@@ -356,11 +356,7 @@ pub(super) fn lock_directory(dir: &Path) -> Result<File, StateError> {
             ),
         )
     };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(cannot)?;
+    make_directory(dir).map_err(cannot)?;
     let mut options = File::options();
     options.create(true).truncate(false).write(true).mode(0o600);
     let file = options.open(dir.join(LOCK_FILE)).map_err(cannot)?;

@@ -5,6 +5,7 @@ use crate::step::{Gauges, Restore, StepError, check_memory};
 
 /// Takes back what checkpoints hold of a step's keys.
 pub fn restore(table: &mut KeyedTable, state: &mut dyn Restore) -> Result<(), StepError> {
+    table.resume_at(state.watermark());
     (table.restore(state.keys(), state.memory())).map_err(StepError::Failed)
 }
 

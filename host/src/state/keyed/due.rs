@@ -60,6 +60,14 @@ impl KeyedTable {
         self
     }
 
+    /// The watermark that keys were forgotten at before the state was stored: those that the sweep had not come to are as
+    /// good as forgotten still.
+    pub fn resume_at(&mut self, watermark: Micros) {
+        if let Some(ttl) = self.ttl.as_mut().filter(|_| watermark != END_OF_TIME) {
+            ttl.watermark = watermark;
+        }
+    }
+
     /// Begins a round of the alarms at or before `until`, each once: one that is set during the round waits for the next.
     /// [`next_due`](Self::next_due) gives them.
     pub fn ring(&mut self, until: Micros) {

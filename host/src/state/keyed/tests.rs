@@ -232,6 +232,23 @@ fn keys_that_end_leave_no_memory_behind() {
 }
 
 #[test]
+fn a_key_that_was_over_before_a_restart_does_not_ring_after_it() {
+    for (watermark, rings) in [(109, true), (110, false)] {
+        let mut table = KeyedTable::new(StateLayout::None, 16).with_ttl(100, false);
+        table.resume_at(watermark);
+        let slot = slot(&mut table, b"k");
+        table.touch(slot, 10);
+        table.set_alarm(slot, 5);
+        table.ring(1_000);
+        let mut due = Vec::new();
+        while table.next_due(&mut due).unwrap() {
+            assert!(due.is_empty() || rings, "watermark {watermark}");
+            assert!(due == [slot] || !rings, "watermark {watermark}");
+        }
+    }
+}
+
+#[test]
 fn an_alarm_that_moves_costs_no_memory() {
     let mut table = KeyedTable::new(StateLayout::None, 16);
     let slot = slot(&mut table, b"k");
