@@ -1,13 +1,18 @@
 //! What the network and the brokers do to a transaction: rows 6 to 14 of the fault matrix, with a proxy between host and
 //! broker that loses, repeats and holds requests of Kafka's protocol.
 
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use super::super::Test;
 use super::running::until;
-use super::{SLOWLY, SLOWLY_TO_THE_END, Scene};
+use super::{PARTITIONS, SLOWLY, SLOWLY_TO_THE_END, Scene, told};
 use crate::support::kafka::Broker;
 use crate::support::proxy::{ApiKey, Direction, Proxy};
+use crate::support::running::Running;
+use crate::support::{Pipeline, binary};
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -42,8 +47,21 @@ pub fn tests() -> Vec<Test> {
             "kafka_exactly_row_16_a_zombie_whose_commit_never_comes",
             || zombie(Reply::Never),
         ),
+        (
+            "kafka_exactly_row_16_a_zombie_with_a_checkpoint_of_the_same_number",
+            twin,
+        ),
+        (
+            "kafka_exactly_a_start_in_doubt_starts_again",
+            doubtful_start,
+        ),
+        ("kafka_exactly_a_stop_while_a_start_commits", stopped_start),
         ("kafka_exactly_row_13_the_network_is_cut", cut),
         ("kafka_exactly_row_14_the_network_is_slow", slow),
+        (
+            "kafka_exactly_checkpoints_go_on_where_kafka_takes_less_than_is_made",
+            slower_than_the_rows,
+        ),
     ]
 }
 
@@ -237,6 +255,64 @@ fn zombie(reply: Reply) {
     drop(old_dir);
 }
 
+/// A host whose commit never arrived has prepared a checkpoint of the number that its successor decides at its start. It
+/// must not take the one for the other.
+fn twin() {
+    let (broker, proxy) = behind();
+    let mut scene = Scene::new(&broker, 1_200);
+    scene.has_file = false;
+    let brokers = format!("brokers = \"{}\"", broker.proxied_address());
+    scene.write(&brokers, "transaction_timeout = \"3s\"");
+    let held = proxy.on(ApiKey::EndTxn).requests().nth(4).hold();
+    let mut old = scene.start(&SLOWLY);
+    held.wait_for_hits(1);
+    old.signal(libc::SIGSTOP);
+    let old_dir = scene.moved();
+    scene.write_plain();
+    let output = scene.run_with_drill("start-decided");
+    assert!(!output.status.success(), "{}", told(&output));
+    old.signal(libc::SIGCONT);
+    let (status, said) = (old.end(), old.said());
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("a newer host has taken over"), "{said}");
+    held.release();
+    scene.finish();
+    scene.assert_exact("with a zombie of the same number");
+    drop(old_dir);
+}
+
+/// It commits a decision of its own before the first record; whether that went well is found out in the process.
+fn doubtful_start() {
+    let (broker, proxy) = behind();
+    let scene = Scene::new(&broker, 1_200);
+    let brokers = format!("brokers = \"{}\"", broker.proxied_address());
+    scene.write(&brokers, "transaction_timeout = \"2s\"");
+    assert!(!scene.run_with_drill("committed:3").status.success());
+    let lost = proxy.on(ApiKey::EndTxn).responses().nth(1).swallow();
+    let mut host = scene.start(&SLOWLY_TO_THE_END);
+    assert!(host.end().success(), "{}", host.said());
+    assert_eq!(lost.hits(), 1);
+    assert!(host.said().contains("starting again"), "{}", host.said());
+    scene.assert_exact("a start in doubt");
+}
+
+fn stopped_start() {
+    let (broker, proxy) = behind();
+    let scene = Scene::new(&broker, 1_200);
+    let brokers = format!("brokers = \"{}\"", broker.proxied_address());
+    scene.write(&brokers, "");
+    assert!(!scene.run_with_drill("committed:3").status.success());
+    let held = proxy.on(ApiKey::EndTxn).requests().nth(1).hold();
+    let mut host = scene.start(&SLOWLY);
+    held.wait_for_hits(1);
+    let asked = Instant::now();
+    host.terminate();
+    assert!(asked.elapsed() < Duration::from_secs(30), "{}", host.said());
+    held.release();
+    scene.finish();
+    scene.assert_exact("a stop while a start commits");
+}
+
 /// For a moment, and for longer than a transaction may last.
 fn cut() {
     let (broker, proxy) = behind();
@@ -261,4 +337,30 @@ fn slow() {
     proxy.slow_down(Duration::from_millis(60), Duration::from_millis(40), 5);
     scene.finish();
     scene.assert_exact("a slow network");
+}
+
+/// Rows are always waiting to be written: that must not keep the next checkpoint from coming.
+fn slower_than_the_rows() {
+    const CHECKPOINTS: u64 = 4;
+    let (broker, proxy) = behind();
+    let output = broker.topic("flood", PARTITIONS as u32);
+    let text = format!(
+        "[kafka]\nbrokers = \"{}\"\nproperties = {{ \"compression.type\" = \"none\" }}\n\
+         [sources.clicks]\ngenerate = {{ kind = \"clicks\", per_second = 1000000, seed = 1, users = 1000 }}\n\
+         [sinks.out]\nfrom = [\"clicks\"]\nkafka = {{ topic = \"{output}\" }}\n",
+        broker.proxied_address()
+    );
+    let run = Pipeline::new(2, &text);
+    proxy.slow_down(Duration::from_millis(30), Duration::ZERO, 1);
+    let mut command = Command::new(binary());
+    command.arg("run").arg(run.file());
+    let mut host = Running::start(command, &run.dir.path().join("said.txt"));
+    until("checkpoints", || {
+        let mut status = Command::new(binary());
+        let output = status.arg("status").arg(run.file()).arg("--json").output();
+        let status: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap_or_default();
+        status["checkpoint"]["count"].as_u64() >= Some(CHECKPOINTS)
+    });
+    assert!(!host.said().contains("going on from"), "{}", host.said());
+    host.kill();
 }
