@@ -1,7 +1,8 @@
 //! Tidemill's engine as a library: what the `tidemill` binary runs and what tests drive.
 //!
-//! Direction of knowledge (right may use left, never the reverse): `error, limits, batch, time, json` <- `format, expr,
-//! state, plugin, table` <- `step` <- `pipeline` <- `source, sink, kafka` <- `engine` <- `admin, doctor` <- `cli`.
+//! Direction of knowledge (right may use left, and whoever needs to know of it the plan of `pipeline::plan`): `error, limits,
+//! batch, time` <- `format, expr, state, plugin, table` <- `step` <- `pipeline` <- `source, sink, kafka` <- `engine` <- `admin,
+//! doctor` <- `cli`.
 
 pub mod batch;
 pub mod crash;

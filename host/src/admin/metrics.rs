@@ -54,7 +54,7 @@ fn host(text: &mut Exposition, status: &Status) {
         (
             "uptime_seconds",
             "gauge",
-            "Time since the host started.",
+            "Time since the run began.",
             status.uptime_s,
         ),
         ("workers", "gauge", "Worker threads.", status.workers as f64),
@@ -136,7 +136,7 @@ fn sources(text: &mut Exposition, status: &Status) {
     text.family(
         "source_waiting",
         "gauge",
-        "1 while a source cannot be read (broker away, not authorised).",
+        "1 while a source is not read (broker away, not authorised, state written slowly).",
     );
     for s in &status.sources {
         let waiting = u8::from(s.waiting.is_some());

@@ -63,7 +63,7 @@ where
 {
     let token = token::ensure(state)?;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|e| {
-        let remedy = "set [host] admin_port to a free port, or to 0 for any";
+        let remedy = "set [host] admin = { port = N } to a free port, or to 0 for any";
         io::Error::new(
             e.kind(),
             format!("admin API on 127.0.0.1:{port}: {e}; {remedy}"),

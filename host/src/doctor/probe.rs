@@ -88,8 +88,10 @@ fn refused(pipeline: &str, denied: Denied, findings: &mut Findings<'_>) {
                 &format!("{prefixed} --topic __tidemill.{pipeline}."),
             ),
         ),
-        Denied::UseGroup => findings.failure(
-            format!("this user may not commit offsets for a group whose name begins with {pipeline}"),
+        Denied::UseGroup => findings.warning(
+            format!(
+                "transactions are not tried out: this user may not commit offsets for a group whose name begins with {pipeline}"
+            ),
             grant(&[Operation::Read], &format!("{prefixed} --group {pipeline}")),
         ),
         Denied::UseTransactionalId => findings.failure(
@@ -195,7 +197,7 @@ mod tests {
                 Verdict::Failure,
                 "--topic __tidemill.shop.",
             ),
-            (Denied::UseGroup, Verdict::Failure, "--group shop"),
+            (Denied::UseGroup, Verdict::Warning, "--group shop"),
             (
                 Denied::UseTransactionalId,
                 Verdict::Failure,

@@ -267,7 +267,7 @@ fn past_of(state: &Path, mark: Option<&Mark>) -> Result<Vec<StateId>, RunError> 
                 Err(error) => tracing::warn!(
                     %error,
                     "the state that goes aside cannot be read: if it wrote to Kafka after the snapshot, the next start will name \
-                     its id, for `tidemill restore --supersedes`"
+                     its id, for `tidemill restore --abandon`"
                 ),
             }
         }
