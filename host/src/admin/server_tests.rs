@@ -368,5 +368,8 @@ fn a_port_that_is_taken_is_named() {
         taken.to_string().contains(&format!("127.0.0.1:{port}")),
         "{taken}"
     );
-    assert!(taken.to_string().contains("admin = { port = N }"), "{taken}");
+    assert!(
+        taken.to_string().contains("admin = { port = N }"),
+        "{taken}"
+    );
 }

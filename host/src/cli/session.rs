@@ -210,7 +210,11 @@ impl Session {
         let mut why = error;
         while self.run.is_none() && !self.stop.is_asked() {
             let tries = self.stuck;
-            tell_again(&why, decided, tries);
+            tracing::warn!(
+                checkpoint = decided,
+                "{why}; going on from the last decided checkpoint"
+            );
+            tell_stuck(tries);
             self.supervisor.rest(RunState::Restarting(why.to_string()));
             let until = Instant::now() + wait_after(tries);
             while Instant::now() < until && !self.stop.is_asked() {
@@ -344,14 +348,6 @@ fn first_run(
 /// How long a run that is dropped waits to be begun again, after so many that came nowhere.
 fn wait_after(tries: u32) -> Duration {
     (BEGIN_AGAIN_MIN * 2_u32.saturating_pow(tries)).min(BEGIN_AGAIN_MAX)
-}
-
-fn tell_again(why: &RunError, decided: u64, tries: u32) {
-    tracing::warn!(
-        checkpoint = decided,
-        "{why}; going on from the last decided checkpoint"
-    );
-    tell_stuck(tries);
 }
 
 fn tell_stuck(tries: u32) {

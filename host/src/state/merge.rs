@@ -158,19 +158,25 @@ impl Files {
     /// Merges every decided checkpoint; gives up between two slices when `stop` says so.
     pub fn merge(&self, stop: &dyn Fn() -> bool) -> Result<(), Fault> {
         let _one = lock(&self.merging);
-        let snapshot = self.snapshot()?;
-        let Some(to) = snapshot.latest else {
+        // Without a look into what is merged: pages that a slice frees are the room of the next.
+        let Snapshot {
+            log,
+            numbers,
+            latest,
+            ..
+        } = self.snapshot()?;
+        let Some(to) = latest else {
             return Ok(());
         };
-        let names = log::names(&snapshot.log)?;
+        let names = log::names(&log)?;
         let steps: Vec<u16> = (names.by_name.iter())
             .filter(|(name, _)| name.starts_with(super::store::STEP))
             .map(|(_, &number)| number)
             .collect();
         for &step in &steps {
-            self.merge_step(&snapshot, step, stop)?;
+            self.merge_step(&log, &numbers, step, stop)?;
         }
-        self.merge_segments(&snapshot, &steps, stop)?;
+        self.merge_segments(&log, &numbers, &steps, stop)?;
         if !stop() {
             let gate = lock(&self.gate);
             self.merged.finish(to, &names.dropped)?;
@@ -185,11 +191,12 @@ impl Files {
 
     fn merge_step(
         &self,
-        snapshot: &Snapshot,
+        log: &ReadTransaction,
+        numbers: &[u64],
         step: u16,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), Fault> {
-        let mut newest = Newest::open(&snapshot.log, &snapshot.numbers, step)?;
+        let mut newest = Newest::open(log, numbers, step)?;
         loop {
             let slice = next_slice(&mut newest)?;
             if slice.is_empty() || stop() {
@@ -202,11 +209,12 @@ impl Files {
 
     fn merge_segments(
         &self,
-        snapshot: &Snapshot,
+        log: &ReadTransaction,
+        numbers: &[u64],
         steps: &[u16],
         stop: &dyn Fn() -> bool,
     ) -> Result<(), Fault> {
-        let fates = segments::fates(&snapshot.log, &snapshot.numbers, steps)?;
+        let fates = segments::fates(log, numbers, steps)?;
         let mut fates = fates.into_iter();
         loop {
             let mut slice = Vec::new();
@@ -215,7 +223,7 @@ impl Files {
                 let Some((id, fate)) = fates.next() else {
                     break;
                 };
-                let put = fate.map(|number| segments::read(&snapshot.log, number, id));
+                let put = fate.map(|number| segments::read(log, number, id));
                 let put = put.transpose()?;
                 bytes += put.as_ref().map_or(0, Vec::len);
                 slice.push((id, put));
