@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
             "keys_that_nobody_touches_are_forgotten_at_the_same_row",
             forgotten,
         ),
+        trial("alarms_that_alarms_set_keep_a_key_alive", kept_by_alarms),
     ]
 }
 
@@ -174,4 +175,50 @@ fn forgotten() {
         evicted += sum.evicted;
     }
     assert!(evicted > 0);
+}
+
+/// Keys beat for 30 hours after a row and are forgotten an hour and a half after the last beat. It must not matter whether
+/// event time passes in small steps, with a key of its own that ticks, or jumps over a chain of alarms at once.
+fn kept_by_alarms() {
+    const LATER: [(i64, bool); 4] = [(1, true), (29, true), (31, true), (32, false)];
+    let mut rows: Vec<(i64, String)> = Vec::new();
+    let mut expected = Vec::new();
+    for (number, (hours, known)) in LATER.iter().enumerate() {
+        let (first, again) = (60 * number as i64, 60 * number as i64 + hours * HOUR + 900);
+        let user = format!("u{hours}");
+        let beats = hours.min(&30) * i64::from(*known);
+        expected.push(json!({ "user_id": user, "rows": 1, "beats": 0 }));
+        expected.push(json!({ "user_id": user, "rows": 1 + i64::from(*known), "beats": beats }));
+        rows.extend([(first, user.clone()), (again, user)]);
+    }
+    rows.sort_unstable();
+    for (ticks, per_epoch) in [(false, 1), (false, 1_000), (true, 1), (true, 7)] {
+        let mut all = rows.clone();
+        if ticks {
+            all.extend((0..400).map(|n| (n * 300 + 7, format!("tick{n}"))));
+            all.sort_unstable();
+        }
+        let text: String = all
+            .iter()
+            .map(|(at, user)| format!("{{\"user_id\":\"{user}\",\"at\":\"{}\"}}\n", show(*at)))
+            .collect();
+        let run = Pipeline::new(
+            1,
+            &format!(
+                "[sources.purchases]\nfile = {{ path = \"{{dir}}/purchases.jsonl\" }}\n\
+                 fields = {{ user_id = \"string\", at = \"timestamp\" }}\n\
+                 event_time = {{ field = \"at\", lateness = \"0s\" }}\nlimit = {{ per_epoch = {per_epoch} }}\n\
+                 [steps.pulse]\nfrom = \"purchases\"\nkey = [\"user_id\"]\nstate_ttl = \"90m\"\n\
+                 plugin = {{ file = \"{}\" }}\n\
+                 [steps.counts]\nfrom = \"pulse\"\nwhere = \"user_id like 'u%'\"\n\
+                 select = [\"user_id\", \"rows\", \"beats\"]\n{}",
+                plugin("tests/guests/pulse").display(),
+                sinks(&["counts"]),
+            ),
+        );
+        std::fs::write(run.dir.path().join("purchases.jsonl"), text).unwrap();
+        to_the_end(&run, 1_000);
+        let label = format!("ticks: {ticks}, {per_epoch} rows an epoch");
+        assert_same_rows(&label, run.rows("counts.jsonl"), expected.clone());
+    }
 }

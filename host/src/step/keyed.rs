@@ -29,7 +29,7 @@ use crate::step::keyed::given::{Call, write_back};
 use crate::step::order::OrderBuffer;
 use crate::step::transform::{check_failures, paused, report};
 use crate::step::{Gauges, Output, Refused, Restore, Step, StepError, Tick, hot};
-use crate::time::{Micros, NO_ALARM, NO_TIME};
+use crate::time::{END_OF_TIME, Micros, NO_ALARM, NO_TIME};
 
 /// What a keyed step is made of besides its plugin.
 #[derive(Debug, Clone)]
@@ -175,6 +175,9 @@ impl Keyed {
 
     /// The alarms that are due by `until`, each once: one that an alarm sets anew waits for the next tick.
     fn fire(&mut self, until: Micros, out: &mut Output) -> Result<(), StepError> {
+        if self.alarms_touch() && until != END_OF_TIME {
+            return self.fire_in_turn(until, out);
+        }
         let mut due = Vec::new();
         self.table.ring(until);
         while self.table.next_due(&mut due).map_err(StepError::Failed)? {

@@ -5,11 +5,35 @@
 //! forgotten follows from these times alone: a row finds its key forgotten also if the sweep of the table has not come to
 //! it, and also within one batch, so that how rows are cut into calls and epochs does not matter.
 
+use std::collections::HashMap;
+
 use super::{Keyed, Settled};
 use crate::batch::Batch;
 use crate::plugin::AlarmClock;
+use crate::state::keyed::KeyedTable;
 use crate::step::{Output, StepError};
 use crate::time::{Micros, NO_ALARM, NO_TIME};
+
+/// When the alarms of slots fired last. One that an alarm sets at or before itself waits for the next tick: it would fire
+/// for ever.
+#[derive(Default)]
+struct Fired(HashMap<u32, Micros>);
+
+impl Fired {
+    fn may_fire(&self, slot: u32, table: &KeyedTable) -> bool {
+        self.0
+            .get(&slot)
+            .is_none_or(|&last| table.alarm(slot) > last)
+    }
+
+    fn note(&mut self, slots: &[u32], at: Micros) {
+        self.0.extend(slots.iter().map(|&slot| (slot, at)));
+    }
+
+    fn has_some(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
 
 impl Keyed {
     /// Forgets keys of the call whose time was over before their first row in it, and touches all.
@@ -56,23 +80,24 @@ impl Keyed {
 
     /// Forgets slots that are over at a time each, after alarms that were due before. True if there were some.
     fn forget(&mut self, over: &[(u32, Micros)], out: &mut Output) -> Result<bool, StepError> {
-        let rings = |slot: u32| {
-            self.instance.component().description().alarms == AlarmClock::EventTime
-                && self.table.alarm(slot) < self.table.expires(slot)
-        };
-        let mut ringing: Vec<u32> = over
-            .iter()
-            .map(|o| o.0)
-            .filter(|&slot| rings(slot))
-            .collect();
-        if !ringing.is_empty() {
+        // They are due all the same, though the watermark that fires alarms is not there yet.
+        let mut fired = Fired::default();
+        while self.alarms_touch() {
+            // No further than to where the key is not over any more: what is due then fires with the row.
+            let rings = |&(slot, at): &(u32, Micros)| {
+                let expires = self.table.expires(slot);
+                expires <= at
+                    && self.table.alarm(slot) < expires
+                    && fired.may_fire(slot, &self.table)
+            };
+            let ringing = over.iter().copied().filter(rings);
+            let mut ringing: Vec<u32> = ringing.map(|(slot, _)| slot).collect();
+            if ringing.is_empty() {
+                break;
+            }
             let order = |&slot: &u32| (self.table.alarm(slot), self.table.key(slot));
             ringing.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
-            // They are due all the same, though the watermark that fires alarms is not there yet.
-            let last = ringing
-                .last()
-                .map_or(NO_TIME, |&slot| self.table.alarm(slot));
-            self.fire_slots(&ringing, self.watermark.max(last), out)?;
+            self.fire_each(&ringing, &mut fired, out)?;
         }
         let mut forgotten = 0;
         for &(slot, at) in over {
@@ -82,7 +107,56 @@ impl Keyed {
             }
         }
         self.table.count_forgotten(forgotten);
-        Ok(!ringing.is_empty())
+        Ok(fired.has_some())
+    }
+
+    /// Whether an alarm touches its key at a time of its own. Then it fires alone: one that it sets touches the key again,
+    /// and how far event time has come at once must not decide whether it does.
+    pub(super) fn alarms_touch(&self) -> bool {
+        let alarms = self.instance.component().description().alarms;
+        self.spec.state_ttl.is_some() && alarms == AlarmClock::EventTime
+    }
+
+    /// All alarms that are due by `until`, also those that alarms set.
+    pub(super) fn fire_in_turn(
+        &mut self,
+        until: Micros,
+        out: &mut Output,
+    ) -> Result<(), StepError> {
+        let (mut fired, mut due) = (Fired::default(), Vec::new());
+        loop {
+            let mut any = false;
+            self.table.ring(until);
+            while self.table.next_due(&mut due).map_err(StepError::Failed)? {
+                due.retain(|&slot| fired.may_fire(slot, &self.table));
+                any |= !due.is_empty();
+                self.fire_each(&due, &mut fired, out)?;
+            }
+            if !any {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The alarms of these slots, which are in their order, as at their own times.
+    fn fire_each(
+        &mut self,
+        due: &[u32],
+        fired: &mut Fired,
+        out: &mut Output,
+    ) -> Result<(), StepError> {
+        let mut rest = due;
+        while let Some(&first) = rest.first() {
+            let at = self.table.alarm(first);
+            let same = rest
+                .iter()
+                .take_while(|&&slot| self.table.alarm(slot) == at);
+            let (slots, later) = rest.split_at(same.count());
+            fired.note(slots, at);
+            self.fire_slots(slots, at, out)?;
+            rest = later;
+        }
+        Ok(())
     }
 
     /// Alarms of these slots fire: that touches their keys.
