@@ -173,7 +173,8 @@ impl Keyed {
         Ok(batch.rows())
     }
 
-    /// The alarms that are due by `until`, each once: one that an alarm sets anew waits for the next tick.
+    /// The alarms that are due by `until`, each once: one that an alarm sets anew waits for the next tick, unless it would
+    /// keep its key from being forgotten until then.
     fn fire(&mut self, until: Micros, out: &mut Output) -> Result<(), StepError> {
         if self.alarms_touch() && until != END_OF_TIME {
             return self.fire_in_turn(until, out);
