@@ -94,6 +94,7 @@ pub enum Task {
     Asked(Arguments),
     /// Other tests were named, or only a list of tests is wanted.
     Nothing,
+    Help,
 }
 
 /// Reads the arguments. Those of the test runner itself, which `cargo test` hands to every target, are left alone.
@@ -104,6 +105,7 @@ pub fn read(arguments: impl Iterator<Item = String>, seed: u64) -> Result<Task, 
     while let Some(option) = arguments.next() {
         match option.as_str() {
             "--list" => return Ok(Task::Nothing),
+            "--help" | "-h" => return Ok(Task::Help),
             "--nocapture" | "--exact" | "--include-ignored" | "--quiet" | "-q" => continue,
             "--skip" | "--test-threads" | "--format" | "--color" => {
                 arguments.next();

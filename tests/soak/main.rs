@@ -48,6 +48,10 @@ fn main() {
     expected::check_itself();
     let all = match task {
         Task::Nothing => return,
+        Task::Help => {
+            println!("{}", arguments::USAGE);
+            return;
+        }
         Task::Asked(asked) => vec![asked],
         Task::Default(default) => by_default(&default),
     };
