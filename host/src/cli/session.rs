@@ -43,7 +43,7 @@ pub struct Session {
     /// None while the pipeline is paused, and at the end.
     run: Option<Supervised>,
     stop: Stop,
-    /// The checkpoint that the last run began with: every start decides one of its own.
+    /// The last decided checkpoint when the run began, its own first one included: where Kafka decides, a start makes one.
     began_with: u64,
     /// Runs in a row that have decided nothing after that, and starts that came to no run.
     stuck: u32,
